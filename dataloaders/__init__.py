@@ -1,0 +1,23 @@
+"""Data sets and streams: from files to batches. Knows no network and no loss."""
+
+from pathlib import Path
+
+from dataloaders.cityscapes import open_cityscapes
+from dataloaders.demo import make_demo
+from dataloaders.description import Sample, SegmentationData
+from dataloaders.voc import open_custom, open_voc
+from utils.config import Config
+
+__all__ = ["Sample", "SegmentationData", "make_ready", "open_data"]
+
+
+def make_ready(config: Config) -> None:
+    """Make what can be made by code: the demo data set, where it is missing. Once, before processes start."""
+    if config.dataset == "demo":
+        make_demo(Path(config.data_dir))
+
+
+def open_data(config: Config) -> SegmentationData:
+    """The data set and split that a configuration names."""
+    openers = {"voc": open_voc, "cityscapes": open_cityscapes, "custom": open_custom, "demo": open_custom}
+    return openers[config.dataset](config)

@@ -1,0 +1,435 @@
+"""Draws one scene of the demo data set: an image of natural textures and shapes, and its class mask.
+
+A scene is a background (layers of sky, water, foliage, ground ...), objects of seven classes in random order
+of depth, and the conditions of a photograph (light, colour temperature, exposure, blur, noise). Everything
+that sets how hard the task is stands in :class:`Difficulty`, :data:`OBJECTS` and :data:`MATERIALS`.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+from sklearn.datasets import load_sample_image
+
+Rgb = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Difficulty:
+    """How far scenes differ; colours and brightness are in 0..1, pairs are ranges, if not said."""
+
+    size_range: tuple[float, float] = (0.875, 1.125)  # height and width, as factors of the nominal size
+    exposure: tuple[float, float] = (-0.04, 0.10)  # log brightness, mean and standard deviation
+    gamma: float = 0.08  # log gamma, standard deviation
+    contrast: float = 0.08  # log contrast, standard deviation
+    saturation: float = 0.12  # log saturation, standard deviation
+    tint: float = 0.05  # log gain of red against blue (colour temperature), standard deviation
+    light_gradient: float = 0.20  # brightness change from one side of the image to the other, largest
+    blur_probability: float = 0.35
+    blur_sigma: tuple[float, float] = (0.4, 1.0)  # pixels
+    noise: tuple[float, float] = (0.004, 0.025)  # standard deviation of pixel noise
+    mode_jitter: tuple[float, float] = (
+        0.03,
+        0.015,
+    )  # of a material: brightness, each channel; std. deviations
+    object_contrast: tuple[float, float] = (0.8, 1.2)  # factor of a material's texture contrast
+    shadow: tuple[float, float] = (0.15, 0.45)  # darkness of a cast shadow
+    shading: float = 0.16  # light across one object
+    placements: int = 5  # places tried for an object; the emptiest is taken, so more means less occlusion
+    distractors: tuple[float, ...] = (0.35, 0.35, 0.2, 0.1)  # probability of 0, 1, 2, 3 background blobs
+
+
+@dataclass(frozen=True)
+class Material:
+    """A piece of a photograph with its mean colour replaced.
+
+    ``region`` names a box of :data:`REGIONS`; ``zoom`` is the range of magnification; ``chroma`` is the part
+    of the photograph's own variation of colour that stays (its variation of brightness always stays, times
+    ``contrast``).
+    """
+
+    region: str
+    colour: Rgb
+    zoom: tuple[float, float] = (0.8, 1.4)
+    contrast: float = 1.0
+    chroma: float = 0.5
+
+
+@dataclass(frozen=True)
+class ObjectClass:
+    """One class: its shape, how many in an image, how large (pixels of a 128 px scene), its materials.
+
+    ``counts[n]`` is the probability of ``n`` objects in an image; ``modes`` are the probabilities of the
+    class's materials; objects of higher ``layer`` mostly lie in front.
+    """
+
+    name: str
+    colour: tuple[int, int, int]
+    shape: str
+    counts: tuple[float, ...]
+    radius: tuple[float, float]
+    layer: float
+    modes: tuple[float, ...]
+
+
+REGIONS: dict[str, tuple[str, int, int, int, int]] = {  # photograph, left, top, right, bottom
+    "sky": ("china.jpg", 345, 0, 640, 130),
+    "water": ("china.jpg", 358, 244, 500, 292),
+    "grey_leaves": ("china.jpg", 385, 325, 550, 425),
+    "green_leaves": ("china.jpg", 20, 352, 150, 427),
+    "tree": ("china.jpg", 580, 190, 640, 400),
+    "facade": ("china.jpg", 110, 190, 305, 238),
+    "roof": ("china.jpg", 166, 88, 252, 120),
+    "eaves": ("china.jpg", 90, 250, 170, 282),
+    "petals": ("flower.jpg", 224, 136, 396, 308),
+    "petal": ("flower.jpg", 330, 170, 410, 280),
+    "bokeh": ("flower.jpg", 456, 0, 640, 376),
+    "leaf": ("flower.jpg", 0, 90, 140, 330),
+}
+
+MATERIALS: dict[str, tuple[Material, ...]] = {
+    # background
+    "sky": (
+        Material("sky", (0.66, 0.80, 0.93), (1.0, 2.0), 1.0, 1.0),
+        Material("sky", (0.88, 0.88, 0.88), (1.0, 2.0), 1.0, 0.5),
+    ),
+    "water": (
+        Material("water", (0.62, 0.72, 0.76), (1.0, 2.0), 1.4),
+        Material("water", (0.35, 0.48, 0.56), (1.0, 2.0), 1.6),
+    ),
+    "foliage": (
+        Material("green_leaves", (0.34, 0.40, 0.16), (0.8, 1.6), 0.9, 0.8),
+        Material("grey_leaves", (0.40, 0.42, 0.34), (0.8, 1.6), 0.8, 0.8),
+    ),
+    "bokeh": (
+        Material("bokeh", (0.05, 0.22, 0.26), (0.6, 1.2), 1.2, 1.0),
+        Material("leaf", (0.07, 0.26, 0.22), (0.7, 1.3), 1.2, 1.0),
+    ),
+    "ground": (
+        Material("grey_leaves", (0.62, 0.56, 0.46), (0.5, 0.8), 0.30, 0.3),
+        Material("green_leaves", (0.46, 0.54, 0.28), (0.5, 0.8), 0.35, 0.4),
+    ),
+    # objects: several modes of colour for each class, one kind of texture
+    "disk": (
+        Material("petals", (0.90, 0.58, 0.34), (0.35, 0.60), 1.1, 0.9),
+        Material("petals", (0.84, 0.42, 0.56), (0.35, 0.60), 1.1, 0.5),
+    ),
+    "block": (
+        Material("facade", (0.42, 0.20, 0.17), (0.8, 1.2), 0.9, 1.0),
+        Material("facade", (0.50, 0.50, 0.52), (0.8, 1.2), 0.9, 0.3),
+    ),
+    "ring": (
+        Material("water", (0.90, 0.90, 0.86), (0.8, 1.6), 1.2),
+        Material("water", (0.88, 0.40, 0.18), (0.8, 1.6), 1.2),
+    ),
+    "triangle": (
+        Material("roof", (0.78, 0.48, 0.28), (0.7, 1.1), 1.0, 0.9),
+        Material("roof", (0.28, 0.48, 0.44), (0.7, 1.1), 1.0, 0.5),
+    ),
+    "pole": (
+        Material("tree", (0.30, 0.22, 0.16), (0.7, 1.2), 0.4, 0.2),
+        Material("tree", (0.72, 0.71, 0.68), (0.7, 1.2), 0.3, 0.1),
+    ),
+    "star": (
+        Material("petal", (0.94, 0.76, 0.26), (0.6, 1.0), 0.7, 0.5),
+        Material("petal", (0.82, 0.26, 0.24), (0.6, 1.0), 0.7, 0.5),
+    ),
+    "cross": (
+        Material("eaves", (0.80, 0.20, 0.18), (0.8, 1.2), 0.45, 0.3),
+        Material("eaves", (0.92, 0.92, 0.90), (0.8, 1.2), 0.45, 0.2),
+    ),
+}
+
+BACKGROUND_COLOUR = (0, 0, 0)
+OBJECTS: tuple[ObjectClass, ...] = (
+    ObjectClass("disk", (128, 0, 0), "disk", (0.14, 0.50, 0.36), (20, 29), 0, (0.72, 0.28)),
+    ObjectClass("block", (0, 128, 0), "block", (0.30, 0.45, 0.25), (16, 25), 0, (0.72, 0.28)),
+    ObjectClass("ring", (128, 128, 0), "ring", (0.35, 0.45, 0.20), (14, 23), 1, (0.72, 0.28)),
+    ObjectClass("triangle", (0, 0, 128), "triangle", (0.35, 0.45, 0.20), (15, 24), 1, (0.72, 0.28)),
+    ObjectClass("pole", (128, 0, 128), "pole", (0.45, 0.35, 0.20), (44, 76), 1, (0.65, 0.35)),
+    ObjectClass("star", (0, 128, 128), "star", (0.70, 0.24, 0.06), (13, 19), 2, (0.72, 0.28)),
+    ObjectClass("cross", (192, 128, 0), "cross", (0.73, 0.24, 0.03), (7.8, 10), 2, (0.72, 0.28)),
+)
+DIFFICULTY = Difficulty()
+NOMINAL = 128.0  # pixels; radii in OBJECTS are for a scene of this size
+
+
+def recipe() -> str:
+    """Digest of every constant that a scene is drawn from: another recipe, another data set."""
+    constants = (DIFFICULTY, OBJECTS, MATERIALS, REGIONS)
+    return hashlib.sha256(repr(constants).encode()).hexdigest()[:12]
+
+
+def draw_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draws one scene of about ``size`` pixels a side.
+
+    Returns:
+        image: uint8 ``(H, W, 3)``, RGB.
+        mask: uint8 ``(H, W)``, 0 for background and ``1 + i`` for ``OBJECTS[i]``.
+    """
+    low, high = DIFFICULTY.size_range
+    height, width = (int(round(size * f)) for f in rng.uniform(low, high, 2))
+    scale = size / NOMINAL
+    light = _unit_vector(rng.uniform(0, 2 * np.pi))
+
+    image = _background(rng, height, width, scale)
+    mask = np.zeros((height, width), np.uint8)
+    for index in _depth_order(rng):
+        _place_object(rng, image, mask, index, scale, light)
+    return _photograph(rng, image, light), mask
+
+
+# --- textures --------------------------------------------------------------------------------------------
+
+
+@cache
+def _region(name: str) -> np.ndarray:
+    """A box of a sample photograph: float32 ``(h, w, 3)`` RGB in 0..1, with mean 0 in each channel."""
+    photo, left, top, right, bottom = REGIONS[name]
+    pixels = load_sample_image(photo)[top:bottom, left:right].astype(np.float32) / 255
+    return pixels - pixels.mean((0, 1))
+
+
+def _texture(rng: np.random.Generator, material: Material, height: int, width: int, scale: float) -> np.ndarray:
+    """A patch of ``material``: float32 ``(height, width, 3)``, mirrored at the ends of its box."""
+    zoom = scale * rng.uniform(*material.zoom)
+    source = _region(material.region)
+    detail = cv2.resize(source, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
+    if rng.random() < 0.5:
+        detail = detail[:, ::-1]
+    rows = _mirrored_indices(height, detail.shape[0], rng)
+    columns = _mirrored_indices(width, detail.shape[1], rng)
+    detail = detail[rows[:, None], columns[None, :]]
+    grey = detail.mean(2, keepdims=True)
+    contrast = material.contrast * rng.uniform(*DIFFICULTY.object_contrast)
+    brightness, channel = DIFFICULTY.mode_jitter
+    base = np.array(material.colour) + rng.normal(0, brightness) + rng.normal(0, channel, 3)
+    return base.astype(np.float32) + np.float32(contrast) * (grey + material.chroma * (detail - grey))
+
+
+def _mirrored_indices(length: int, period: int, rng: np.random.Generator) -> np.ndarray:
+    """``length`` successive indices into ``range(period)``, running back and forth from a random start."""
+    positions = (np.arange(length) + rng.integers(0, 2 * period)) % (2 * period)
+    return np.minimum(positions, 2 * period - 1 - positions)
+
+
+def _pick(rng: np.random.Generator, kind: str, modes: tuple[float, ...] | None = None) -> Material:
+    """One of the materials of ``kind``."""
+    materials = MATERIALS[kind]
+    return materials[rng.choice(len(materials), p=modes)]
+
+
+# --- background ------------------------------------------------------------------------------------------
+
+
+def _background(rng: np.random.Generator, height: int, width: int, scale: float) -> np.ndarray:
+    """Layers from far to near, after one of five layouts, and a few blobs: float32 ``(height, width, 3)``."""
+
+    def patch(kind: str) -> np.ndarray:
+        return _texture(rng, _pick(rng, kind), height, width, scale)
+
+    layout = rng.choice(5, p=(0.28, 0.20, 0.20, 0.16, 0.16))
+    if layout == 0:  # a landscape: sky, land
+        image = patch("sky")
+        near = "ground" if rng.random() < 0.5 else "foliage"
+        _cover_below(rng, image, patch(near), rng.uniform(0.35, 0.7), 0.06)
+    elif layout == 1:  # a shore: sky, water, leaves or ground
+        image = patch("sky")
+        horizon = rng.uniform(0.25, 0.5)
+        _cover_below(rng, image, patch("water"), horizon, 0.0)
+        near = "ground" if rng.random() < 0.4 else "foliage"
+        _cover_below(rng, image, patch(near), horizon + rng.uniform(0.15, 0.4), 0.05)
+    elif layout == 2:  # leaves all over, or leaves over ground
+        image = patch("foliage")
+        _cover_below(rng, image, patch("ground" if rng.random() < 0.5 else "foliage"), rng.uniform(0.45, 1.0), 0.08)
+    elif layout == 3:  # close up, the rest out of focus
+        image = patch("bokeh")
+    else:  # looking down
+        image = patch("ground")
+    for _ in range(rng.choice(len(DIFFICULTY.distractors), p=DIFFICULTY.distractors)):
+        _bush(rng, image, patch("foliage" if rng.random() < 0.6 else "ground"), scale)
+    return image
+
+
+def _cover_below(
+    rng: np.random.Generator, image: np.ndarray, layer: np.ndarray, horizon: float, roughness: float
+) -> None:
+    """Paints ``layer`` over ``image`` below a wavy line at ``horizon`` (both parts of the height)."""
+    height, width = image.shape[:2]
+    x = np.linspace(0, 1, width)
+    line = np.full(width, horizon)
+    for frequency in (1, 2, 4, 8, 16):
+        line += roughness / frequency**0.7 * rng.normal() * np.sin(2 * np.pi * (frequency * x + rng.random()))
+    alpha = np.clip(np.arange(height)[:, None] - line * height + 0.5, 0, 1).astype(np.float32)
+    _blend(image, layer, alpha)
+
+
+def _bush(rng: np.random.Generator, image: np.ndarray, layer: np.ndarray, scale: float) -> None:
+    """Paints a blob of background with a ragged edge."""
+    height, width = image.shape[:2]
+    angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+    radius = np.ones(48)
+    for frequency in (2, 3, 5, 9, 14):
+        radius += 0.35 / frequency**0.6 * rng.normal() * np.sin(frequency * angle + rng.uniform(0, 2 * np.pi))
+    points = np.stack([np.cos(angle) * rng.uniform(0.8, 1.6), np.sin(angle)], 1) * radius[:, None]
+    centre = rng.uniform(0, 1, 2) * (width, height)
+    alpha = _filled([points * rng.uniform(10, 26) * scale + centre], height, width)
+    _blend(image, layer, alpha)
+
+
+# --- objects ---------------------------------------------------------------------------------------------
+
+
+def _depth_order(rng: np.random.Generator) -> list[int]:
+    """Indices into :data:`OBJECTS`, one for each object of the scene, from back to front."""
+    indices = [i for i, c in enumerate(OBJECTS) for _ in range(rng.choice(len(c.counts), p=c.counts))]
+    depth = [OBJECTS[i].layer + rng.uniform(0, 2) for i in indices]
+    return [indices[i] for i in np.argsort(depth, kind="stable")]
+
+
+def _place_object(
+    rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, index: int, scale: float, light: np.ndarray
+) -> None:
+    """Paints one object of class ``OBJECTS[index]`` into ``image`` and ``mask``, with its shadow."""
+    height, width = mask.shape
+    cls = OBJECTS[index]
+    radius = scale * rng.uniform(*cls.radius)
+    outline = [contour * radius for contour in _SHAPES[cls.shape](rng)]
+    alpha, centre = _least_hidden(rng, outline, mask, 0.8 * min(radius, 14 * scale))
+
+    shift = -light * rng.uniform(1.5, 4.0) * scale
+    shadow = cv2.warpAffine(alpha, np.array([[1, 0, shift[0]], [0, 1, shift[1]]]), (width, height))
+    shadow = cv2.GaussianBlur(shadow, (0, 0), 1.5 * scale) * np.float32(rng.uniform(*DIFFICULTY.shadow))
+    image *= 1 - shadow[..., None]
+
+    texture = _texture(rng, _pick(rng, cls.name, cls.modes), height, width, scale)
+    slope = _ramp(height, width, light, centre) / max(radius, 1)
+    texture *= 1 + np.float32(DIFFICULTY.shading) * np.clip(slope, -1, 1)[..., None]
+    _blend(image, texture, alpha)
+    mask[alpha >= 0.5] = index + 1
+
+
+def _least_hidden(
+    rng: np.random.Generator, outline: list[np.ndarray], mask: np.ndarray, margin: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Coverage ``(H, W)`` and centre of ``outline`` at the emptiest of a few random places."""
+    height, width = mask.shape
+    best = None
+    for _ in range(DIFFICULTY.placements):
+        centre = np.array([rng.uniform(margin, width - margin), rng.uniform(margin, height - margin)])
+        alpha = _filled([contour + centre for contour in outline], height, width)
+        overlap = float((alpha * (mask > 0)).sum())
+        if best is None or overlap < best[0]:
+            best = overlap, alpha, centre
+    return best[1], best[2]
+
+
+def _filled(contours: list[np.ndarray], height: int, width: int) -> np.ndarray:
+    """Coverage of polygons (``(n, 2)`` in x, y pixels; overlaps are holes), 0 to 1: float32 ``(H, W)``."""
+    canvas = np.zeros((height, width), np.uint8)
+    fixed = [np.round((contour - 0.5) * 16).astype(np.int32) for contour in contours]
+    cv2.fillPoly(canvas, fixed, 255, lineType=cv2.LINE_AA, shift=4)
+    return canvas.astype(np.float32) / 255
+
+
+def _disk(rng: np.random.Generator) -> list[np.ndarray]:
+    angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+    points = np.stack([np.cos(angle), np.sin(angle)], 1) * (1, rng.uniform(0.82, 1.0))
+    return [_rotated(points, rng.uniform(0, np.pi))]
+
+
+def _ring(rng: np.random.Generator) -> list[np.ndarray]:
+    (outer,) = _disk(rng)
+    return [outer, outer[::-1] * rng.uniform(0.48, 0.6)]
+
+
+def _block(rng: np.random.Generator) -> list[np.ndarray]:
+    half = np.array([1.0, rng.uniform(0.6, 0.95)])
+    points = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half
+    return [_rotated(points, rng.normal(0, 0.2) + rng.integers(0, 2) * np.pi / 2)]
+
+
+def _triangle(rng: np.random.Generator) -> list[np.ndarray]:
+    angle = np.array([0, 2, 4]) * np.pi / 3 + rng.normal(0, 0.12, 3) - np.pi / 2
+    return [_rotated(np.stack([np.cos(angle), np.sin(angle)], 1), rng.normal(0, 0.35))]
+
+
+def _pole(rng: np.random.Generator) -> list[np.ndarray]:
+    half = rng.uniform(0.055, 0.085)
+    points = np.array([[-half, -1], [half, -1], [half * 1.2, 1], [-half * 1.2, 1]])
+    return [_rotated(points, rng.normal(0, 0.12))]
+
+
+def _star(rng: np.random.Generator) -> list[np.ndarray]:
+    angle = np.arange(10) * np.pi / 5
+    radius = np.where(np.arange(10) % 2 == 0, 1.0, rng.uniform(0.42, 0.5))
+    points = np.stack([np.cos(angle), np.sin(angle)], 1) * radius[:, None]
+    return [_rotated(points, rng.uniform(0, 2 * np.pi))]
+
+
+def _cross(rng: np.random.Generator) -> list[np.ndarray]:
+    w = rng.uniform(0.30, 0.38)
+    quarter = np.array([[w, w], [w, 1], [-w, 1]])
+    points = np.concatenate([_rotated(quarter, k * np.pi / 2) for k in range(4)])
+    return [_rotated(points, rng.normal(0, 0.3))]
+
+
+_SHAPES = {
+    "disk": _disk,
+    "ring": _ring,
+    "block": _block,
+    "triangle": _triangle,
+    "pole": _pole,
+    "star": _star,
+    "cross": _cross,
+}
+
+
+# --- photograph ------------------------------------------------------------------------------------------
+
+
+def _photograph(rng: np.random.Generator, image: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """Light, colour temperature, exposure, saturation, blur and noise; float32 in 0..1 to uint8."""
+    d = DIFFICULTY
+    height, width = image.shape[:2]
+    ramp = _ramp(height, width, light, np.array([width, height]) / 2) / max(height, width)
+    image = np.clip(image, 0, 1)
+    image = image * (1 + np.float32(rng.uniform(0, d.light_gradient)) * ramp)[..., None]
+    warm = rng.normal(0, d.tint)
+    image = image * np.exp([warm, rng.normal(0, d.tint / 3), -warm]).astype(np.float32)
+    grey = image.mean(2, keepdims=True)
+    image = grey + np.float32(np.exp(rng.normal(0, d.saturation))) * (image - grey)
+    mean = image.mean()
+    image = mean + np.float32(np.exp(rng.normal(0, d.contrast))) * (image - mean)
+    image = np.clip(image * np.float32(np.exp(rng.normal(*d.exposure))), 0, 1)
+    image = image ** np.float32(np.exp(rng.normal(0, d.gamma)))
+    if rng.random() < d.blur_probability:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(*d.blur_sigma))
+    image = image + rng.uniform(*d.noise) * rng.standard_normal(image.shape, np.float32)
+    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+# --- geometry --------------------------------------------------------------------------------------------
+
+
+def _unit_vector(angle: float) -> np.ndarray:
+    return np.array([np.cos(angle), np.sin(angle)])
+
+
+def _rotated(points: np.ndarray, angle: float) -> np.ndarray:
+    c, s = np.cos(angle), np.sin(angle)
+    return points @ np.array([[c, s], [-s, c]])
+
+
+def _ramp(height: int, width: int, direction: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """Distance in pixels from ``centre`` along ``direction`` (x, y): float32 ``(height, width)``."""
+    x = (np.arange(width) - centre[0]) * direction[0]
+    y = (np.arange(height) - centre[1]) * direction[1]
+    return (y[:, None] + x[None, :]).astype(np.float32)
+
+
+def _blend(image: np.ndarray, layer: np.ndarray, alpha: np.ndarray) -> None:
+    """Paints ``layer`` over ``image`` (in place) where ``alpha`` ``(H, W)`` says so."""
+    image += alpha[..., None] * (layer - image)

@@ -1,0 +1,223 @@
+"""The labelled, the unlabelled and the evaluation stream, written once for all data sets.
+
+A training run takes draws 0, 1, 2, … from a stream. Which image a draw is and how it is augmented follow from
+the seed, the stream and the draw's number alone: a run that goes on at iteration t sees what an unbroken one
+would have seen, and the total batch is the same on one process and on many.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from dataloaders.description import Sample
+from dataloaders.geometry import Geometry
+from dataloaders.photometry import draw_photometry
+from dataloaders.reading import image_size, read_image, read_mask, read_subclass_map
+from utils.errors import UsageError
+
+LABELLED, UNLABELLED = 0, 1
+EVALUATION_MULTIPLE = 8
+
+
+class DrawSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of (sample index, draw number) for iterations ``start`` to ``iterations`` of one rank.
+
+    Every n draws are a permutation of the n samples. A batch of all ranks together is ``batch_size`` draws in
+    a row, of which each rank takes its equal share.
+    """
+
+    def __init__(self, n_samples: int, batch_size: int, iterations: int, *, seed: int, stream: int,
+                 start: int = 0, rank: int = 0, world_size: int = 1):  # fmt: skip
+        if batch_size % world_size:
+            raise UsageError(
+                f"batch_size {batch_size} cannot be shared equally by {world_size} processes; make it a multiple."
+            )
+        self.n_samples, self.batch_size, self.iterations = n_samples, batch_size, iterations
+        self.seed, self.stream, self.start = seed, stream, start
+        self.share = batch_size // world_size
+        self.offset = rank * self.share
+
+    def __len__(self) -> int:
+        return self.iterations - self.start
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        turn, order = -1, np.empty(0, int)
+        for iteration in range(self.start, self.iterations):
+            first = iteration * self.batch_size + self.offset
+            batch = []
+            for draw in range(first, first + self.share):
+                if draw // self.n_samples != turn:
+                    turn = draw // self.n_samples
+                    order = np.random.default_rng([self.seed, self.stream, 0, turn]).permutation(self.n_samples)
+                batch.append((int(order[draw % self.n_samples]), draw))
+            yield batch
+
+
+class LabelledStream(Dataset):
+    """Items: ``id``; ``image`` uint8 (3, S, S); ``target`` and, where subclass maps are given, ``subclass``
+    int16 (S, S); ``photometry`` (8,) where colour jitter is on."""
+
+    def __init__(
+        self,
+        samples: tuple[Sample, ...],
+        geometry: Geometry,
+        *,
+        n_classes: int,
+        ignore_index: int,
+        seed: int,
+        jitter: bool = False,
+        subclass_dir: Path | None = None,
+        n_subclasses: int = 0,
+    ):
+        self.samples, self.geometry, self.jitter, self.seed = samples, geometry, jitter, seed
+        self.n_classes, self.ignore_index = n_classes, ignore_index
+        self.subclass_dir, self.n_subclasses = subclass_dir, n_subclasses
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict:
+        index, draw = key
+        sample, rng = self.samples[index], _rng(self.seed, LABELLED, draw)
+        image, masks = read_image(sample.image), [read_mask(sample.label, self.n_classes, self.ignore_index)]
+        if self.subclass_dir is not None:
+            masks.append(read_subclass_map(self.subclass_dir / sample.label.name, self.n_subclasses))
+        for mask in masks:
+            _same_size(sample, image, mask)
+        image, masks = self.geometry(image, masks, rng)
+        item = {"id": sample.id, "image": _channels_first(image)}
+        item |= zip(("target", "subclass"), map(torch.from_numpy, masks), strict=False)
+        if self.jitter:
+            item["photometry"] = torch.from_numpy(draw_photometry(rng, strong=False))
+        return item
+
+
+class UnlabelledStream(Dataset):
+    """Items: ``id``; ``image`` uint8 (3, S, S), of which both views are made; ``photometry`` (8,) of the
+    strong view. Masks are never opened."""
+
+    def __init__(self, samples: tuple[Sample, ...], geometry: Geometry, *, seed: int):
+        self.samples, self.geometry, self.seed = samples, geometry, seed
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict:
+        index, draw = key
+        sample, rng = self.samples[index], _rng(self.seed, UNLABELLED, draw)
+        image, _ = self.geometry(read_image(sample.image), [], rng)
+        photometry = torch.from_numpy(draw_photometry(rng, strong=True))
+        return {"id": sample.id, "image": _channels_first(image), "photometry": photometry}
+
+
+class EvaluationStream(Dataset):
+    """Items: ``sample``; ``image`` uint8 (3, H', W'), reflect-padded at the right and the bottom to multiples
+    of 8; ``target`` int16 (H, W)."""
+
+    def __init__(self, samples: tuple[Sample, ...], *, n_classes: int, ignore_index: int):
+        self.samples, self.n_classes, self.ignore_index = samples, n_classes, ignore_index
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict:
+        sample = self.samples[index]
+        image = read_image(sample.image)
+        target = read_mask(sample.label, self.n_classes, self.ignore_index)
+        _same_size(sample, image, target)
+        bottom, right = (-side % EVALUATION_MULTIPLE for side in target.shape)
+        image = np.pad(image, ((0, bottom), (0, right), (0, 0)), mode="reflect")
+        return {"sample": sample, "image": _channels_first(image), "target": torch.from_numpy(target)}
+
+
+class SameSizeSampler(Sampler[list[int]]):
+    """Batches of images of one padded size, of which each rank takes its share; none is taken twice.
+
+    Other batches would change the result: the network's global pooling sees the padding.
+    """
+
+    def __init__(self, samples: tuple[Sample, ...], batch_size: int, *, rank: int = 0, world_size: int = 1):
+        by_size: dict[tuple[int, int], list[int]] = {}
+        if batch_size == 1:
+            batches = [[index] for index in range(len(samples))]
+        else:
+            for index, sample in enumerate(samples):
+                height, width = image_size(sample.image)
+                padded = -(-height // EVALUATION_MULTIPLE), -(-width // EVALUATION_MULTIPLE)
+                by_size.setdefault(padded, []).append(index)
+            batches = [
+                group[at : at + batch_size] for group in by_size.values() for at in range(0, len(group), batch_size)
+            ]
+        self.batches = batches[rank::world_size]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+
+def training_loader(dataset: Dataset, sampler: DrawSampler, num_workers: int, *, pin_memory: bool) -> DataLoader:
+    """A loader for a whole run: its workers start once."""
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        worker_init_fn=_one_thread if num_workers else None,
+        prefetch_factor=4 if num_workers else None,
+    )
+
+
+def evaluation_loader(
+    dataset: EvaluationStream,
+    batch_size: int,
+    num_workers: int,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+) -> DataLoader:
+    """Batches: ``samples`` and ``targets`` are lists, ``images`` uint8 (N, 3, H', W')."""
+    return DataLoader(
+        dataset,
+        batch_sampler=SameSizeSampler(dataset.samples, batch_size, rank=rank, world_size=world_size),
+        num_workers=num_workers,
+        collate_fn=_collate_evaluation,
+        pin_memory=pin_memory,
+        worker_init_fn=_one_thread if num_workers else None,
+        persistent_workers=num_workers > 0,
+    )
+
+
+def _collate_evaluation(items: list[dict]) -> dict:
+    return {
+        "samples": [item["sample"] for item in items],
+        "images": torch.stack([item["image"] for item in items]),
+        "targets": [item["target"] for item in items],
+    }
+
+
+def _rng(seed: int, stream: int, draw: int) -> np.random.Generator:
+    return np.random.default_rng([seed, stream, 1, draw])
+
+
+def _one_thread(_: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def _channels_first(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+def _same_size(sample: Sample, image: np.ndarray, mask: np.ndarray) -> None:
+    if image.shape[:2] != mask.shape:
+        raise UsageError(
+            f"{sample.label}: is {mask.shape[1]} x {mask.shape[0]} pixels, but its image {sample.image} is "
+            f"{image.shape[1]} x {image.shape[0]}. Make them the same size."
+        )

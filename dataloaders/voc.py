@@ -1,0 +1,106 @@
+"""PASCAL VOC 2012 with the augmented training set, and every data set in its layout."""
+
+from pathlib import Path
+
+import numpy as np
+
+from dataloaders.description import Sample, SegmentationData, find_root
+from dataloaders.splits import choose_labelled, read_ids, read_list, read_or_choose
+from utils.config import Config
+from utils.errors import UsageError
+from utils.palette import palette_of, voc_palette
+
+CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+def open_voc(config: Config) -> SegmentationData:
+    """PASCAL VOC: masks of ``SegmentationClassAug``, validation on ``ImageSets/Segmentation/val.txt``."""
+    root = find_root(config.data_dir, config.dataset) / "VOCdevkit" / "VOC2012"
+    lists = Path(__file__).parent / f"voc_splits{config.datalist}"
+    for folder in ("JPEGImages", "SegmentationClassAug"):
+        if not (root / folder).is_dir():
+            raise UsageError(
+                f'{root / folder}: this folder of PASCAL VOC is missing. README, section "Data", says how to get it; '
+                "`python3 -m dataloaders.prepare voc` makes SegmentationClassAug."
+            )
+    return _open(config, root, lists, "SegmentationClassAug", CLASSES, voc_palette())
+
+
+def open_custom(config: Config) -> SegmentationData:
+    """Any data set in VOC layout: ``JPEGImages``, ``SegmentationClass``, ``ImageSets/Segmentation/val.txt``.
+
+    The root is ``data_dir`` or ``data_dir/VOCdevkit/VOC2012``. Classes are those of the configuration or of
+    ``classes.txt`` there (a name a line, optionally followed by its red, green and blue).
+    """
+    root = find_root(config.data_dir, config.dataset)
+    if (root / "VOCdevkit" / "VOC2012").is_dir():
+        root = root / "VOCdevkit" / "VOC2012"
+    for folder in ("JPEGImages", "SegmentationClass"):
+        if not (root / folder).is_dir():
+            raise UsageError(f'{root / folder}: this folder is missing. README, section "Data", shows the layout.')
+    classes, palette = _read_classes(root / "classes.txt", config.classes)
+    lists = root / "ImageSets" / "Segmentation" / f"splits{config.datalist}"
+    return _open(config, root, lists, "SegmentationClass", classes, palette)
+
+
+def _open(
+    config: Config, root: Path, lists: Path, mask_folder: str, classes: tuple[str, ...], palette: np.ndarray
+) -> SegmentationData:
+    images = {path.stem: path for path in (root / "JPEGImages").iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
+    masks = {path.stem: path for path in (root / mask_folder).iterdir() if path.suffix.lower() == ".png"}
+    id_lists = root / "ImageSets" / "Segmentation"
+
+    def samples(ids: list[str], *, labels: bool) -> tuple[Sample, ...]:
+        for id_ in ids:
+            if id_ not in images:
+                raise UsageError(f"{root / 'JPEGImages'}: the image {id_} is missing, which {id_lists} names.")
+            if labels and id_ not in masks:
+                raise UsageError(f"{root / mask_folder / id_}.png: this mask is missing, which {id_lists} names.")
+        return tuple(Sample(id_, images[id_], masks[id_] if labels else None) for id_ in ids)
+
+    if (lists / "val.txt").is_file():
+        validation = read_list(lists / "val.txt", root, labels=True)
+    else:
+        validation = samples(read_ids(id_lists / "val.txt", "the list of validation images"), labels=True)
+
+    held_out = {sample.id for sample in validation}
+    if mask_folder == "SegmentationClass" and (id_lists / "train.txt").is_file():
+        pool = read_ids(id_lists / "train.txt", "the list of training images")
+    elif mask_folder == "SegmentationClass":
+        pool = sorted(images)
+    else:  # the augmented set is whatever has a mask there
+        pool = sorted(masks)
+    pool = [id_ for id_ in pool if id_ not in held_out]
+
+    labelled, unlabelled = read_or_choose(
+        lists,
+        root,
+        config,
+        choose=lambda n, seed: _choose(pool, masks, n, seed),
+        samples=samples,
+    )
+    return SegmentationData(classes, palette, labelled, unlabelled, validation)
+
+
+def _choose(pool: list[str], masks: dict[str, Path], n_labelled: int, seed: int) -> tuple[list[str], list[str]]:
+    labelled, rest = choose_labelled([id_ for id_ in pool if id_ in masks], n_labelled, seed)
+    return labelled, rest + [id_ for id_ in pool if id_ not in masks]
+
+
+def _read_classes(path: Path, names: list[str] | None) -> tuple[tuple[str, ...], np.ndarray]:
+    if not path.is_file():
+        if names is None:
+            raise UsageError(f'{path}: is missing; name the classes there, one a line, or in the key "classes".')
+        return tuple(names), voc_palette()
+    rows = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    with_colour = [len(row) >= 4 and all(part.isdigit() for part in row[-3:]) for row in rows]
+    found = tuple(" ".join(row[:-3] if coloured else row) for row, coloured in zip(rows, with_colour, strict=True))
+    if all(with_colour):
+        palette = palette_of(tuple(tuple(min(int(part), 255) for part in row[-3:]) for row in rows))
+    else:
+        palette = voc_palette()
+    return tuple(names) if names is not None else found, palette

@@ -1,0 +1,152 @@
+"""The two networks: encoder to pixel features, classifiers to logits. No losses here."""
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+from models.deeplab import ASPP, Decoder, initialise_convolutions, upsample
+from models.resnet import ResNet
+
+
+class Encoder(nn.Module):
+    """Trunk, ASPP and decoder: images → pixel features."""
+
+    def __init__(self, backbone: ResNet, out_dim: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.aspp = ASPP(backbone.out_channels, out_dim)
+        self.decoder = Decoder(backbone.low_level_channels, out_dim)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) → the class branch's pixel feature (N, out_dim, H/4, W/4)."""
+        low_level, top = self.backbone(images)
+        return self.decoder(self.aspp(top), low_level)
+
+
+class TwoBranchEncoder(Encoder):
+    """An encoder whose layers 2-4, ASPP and decoder exist a second time, for the subclasses.
+
+    The backbone must have its subclass copy. ``_SubCls`` is the spelling of the original's checkpoints.
+    """
+
+    def __init__(self, backbone: ResNet, out_dim: int) -> None:
+        super().__init__(backbone, out_dim)
+        self.aspp_SubCls = ASPP(backbone.out_channels, out_dim)
+        self.decoder_SubCls = Decoder(backbone.low_level_channels, out_dim)
+
+    def both(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, H, W) → class and subclass pixel features, (N, out_dim, H/4, W/4) each."""
+        low_level = self.backbone.low_level(images)
+        class_features = self.decoder(self.aspp(self.backbone.top(low_level)), low_level)
+        subclass_top = self.backbone.subclass_top(low_level)
+        return class_features, self.decoder_SubCls(self.aspp_SubCls(subclass_top), low_level)
+
+
+class Segmentor(nn.Module):
+    """What both networks can do: one class branch, and the split of their parameters by learning rate."""
+
+    encoder: Encoder
+    classifier: nn.Sequential
+
+    def pixel_features(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) → the class branch's pixel feature (N, out_dim, H/4, W/4), sizes rounded up."""
+        return self.encoder(images)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) → class logits (N, n_classes, H, W): all that evaluation needs."""
+        return upsample(self.classifier(self.pixel_features(images)), images.shape[-2:])
+
+    def backbone_parameters(self) -> Iterator[nn.Parameter]:
+        """The ResNet's parameters, which learn at a tenth of the rate (docs/method.md section 6)."""
+        return self.encoder.backbone.parameters()
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """Every parameter that is not the ResNet's."""
+        backbone = {id(parameter) for parameter in self.backbone_parameters()}
+        return (parameter for parameter in self.parameters() if id(parameter) not in backbone)
+
+
+class Baseline(Segmentor):
+    """DeepLabv3+ over the classes: stage 1, and the features of stage 2 (docs/method.md section 4).
+
+    Parameters
+    ----------
+    n_classes
+        Number of classes.
+    layers
+        Depth of the ResNet: 50 or 101, or 14 or 26 for demos.
+    out_dim
+        Channels of ASPP, decoder and pixel feature.
+    base_width
+        Channels of the ResNet's stem; all its widths grow with it. 64 is the published network.
+    """
+
+    def __init__(self, n_classes: int, *, layers: int = 50, out_dim: int = 256, base_width: int = 64) -> None:
+        super().__init__()
+        self.encoder = Encoder(ResNet(layers, base_width=base_width), out_dim)
+        self.classifier = _classifier(out_dim, n_classes)
+
+
+class USRN(Segmentor):
+    """DeepLabv3+ with a class and a subclass branch on one stem and layer1 (docs/method.md section 4).
+
+    Parameters
+    ----------
+    n_classes
+        Number of classes.
+    n_subclasses
+        Number of subclasses over all classes.
+    layers, out_dim, base_width
+        As for ``Baseline``; both branches have the same.
+    """
+
+    def __init__(
+        self,
+        n_classes: int,
+        n_subclasses: int,
+        *,
+        layers: int = 50,
+        out_dim: int = 256,
+        base_width: int = 64,
+    ) -> None:
+        super().__init__()
+        backbone = ResNet(layers, base_width=base_width, subclass_copy=True)
+        self.encoder: TwoBranchEncoder = TwoBranchEncoder(backbone, out_dim)
+        self.classifier = _classifier(out_dim, n_classes)
+        self.classifier_SubCls = _classifier(out_dim, n_subclasses)
+
+    def both_pixel_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, H, W) → class and subclass pixel features, (N, out_dim, H/4, W/4) each, sizes rounded up."""
+        return self.encoder.both(images)
+
+
+def build_network(
+    name: str,
+    n_classes: int,
+    n_subclasses: int | None = None,
+    *,
+    layers: int = 50,
+    out_dim: int = 256,
+    base_width: int = 64,
+) -> Baseline | USRN:
+    """The network of a config's ``name``, "Baseline" or "USRN".
+
+    Raises
+    ------
+    ValueError
+        For another name, or a USRN without its number of subclasses.
+    """
+    widths = {"layers": layers, "out_dim": out_dim, "base_width": base_width}
+    if name == "Baseline":
+        return Baseline(n_classes, **widths)
+    if name == "USRN":
+        if n_subclasses is None:
+            raise ValueError("a USRN network needs n_subclasses")
+        return USRN(n_classes, n_subclasses, **widths)
+    raise ValueError(f'name must be "Baseline" or "USRN", not {name!r}')
+
+
+def _classifier(in_channels: int, n_outputs: int) -> nn.Sequential:
+    classifier = nn.Sequential(nn.Dropout(0.1), nn.Conv2d(in_channels, n_outputs, 1))
+    initialise_convolutions(classifier)
+    return classifier

@@ -1,0 +1,52 @@
+"""A miniature data set and run settings that every end-to-end test shares."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from dataloaders.demo import make_demo
+
+torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def demo_set(tmp_path_factory) -> Path:
+    """A demo data set of 16 training and 5 validation scenes of about 48 pixels."""
+    root = tmp_path_factory.mktemp("data") / "demo"
+    make_demo(root, n_train=16, n_val=5, size=48, quiet=True)
+    return root
+
+
+@pytest.fixture
+def tiny_settings(demo_set, tmp_path) -> dict:
+    """Settings of a run of six iterations on ``demo_set`` with the smallest network, writing to ``tmp_path``."""
+    return {
+        "dataset": "custom",
+        "data_dir": str(demo_set),
+        "n_labeled_examples": 8,
+        "num_images_all": 16,
+        "pretrained": False,
+        "model": {"layers": 14, "base_width": 4, "out_dim": 8},
+        "train_supervised": {"batch_size": 4, "crop_size": 32, "base_size": 48, "num_workers": 0},
+        "train_unsupervised": {"batch_size": 4, "crop_size": 32, "base_size": 48, "num_workers": 0},
+        "val_loader": {"batch_size": 2, "num_workers": 0},
+        "trainer": {
+            "epochs": 2, "log_per_iter": 2, "save_dir": str(tmp_path / "saved"), "log_dir": str(tmp_path / "saved"),
+        },
+    }  # fmt: skip
+
+
+@pytest.fixture
+def tiny_configs(tiny_settings, tmp_path) -> tuple[Path, Path]:
+    """``tiny_baseline.json`` and ``tiny_usrn.json`` with the tiny settings as their base."""
+    (tmp_path / "base.json").write_text(json.dumps(tiny_settings))
+    paths = []
+    for name in ("Baseline", "USRN"):
+        run = f"tiny_{name.lower()}"
+        paths.append(tmp_path / f"{run}.json")
+        paths[-1].write_text(json.dumps({"base": "base.json", "name": name, "experim_name": run}))
+    return tuple(paths)

@@ -1,0 +1,213 @@
+"""The four stages and the user's mistakes, through the command line."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import main as command_line
+from utils.checkpoint import load_checkpoint
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*arguments) -> subprocess.CompletedProcess:
+    """``python3 main.py`` with these arguments, in a process of its own."""
+    command = [sys.executable, str(ROOT / "main.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def refused(capsys, *arguments) -> str:
+    """The message with which ``main.py`` refuses these arguments: exit code 2 and one message on stderr."""
+    assert command_line.main([str(argument) for argument in arguments]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert "Traceback" not in message
+    return message
+
+
+@pytest.fixture(scope="module")
+def finished(demo_set, tmp_path_factory):
+    """The folder of a run of all four stages, evaluation and summary; and what each command printed."""
+    folder = tmp_path_factory.mktemp("run")
+    settings = {
+        "dataset": "custom",
+        "data_dir": str(demo_set),
+        "n_labeled_examples": 8,
+        "num_images_all": 16,
+        "pretrained": False,
+        "model": {"layers": 14, "base_width": 4, "out_dim": 8},
+        "train_supervised": {"batch_size": 4, "crop_size": 32, "base_size": 48, "num_workers": 1},
+        "train_unsupervised": {"batch_size": 4, "crop_size": 32, "base_size": 48, "num_workers": 1},
+        "val_loader": {"batch_size": 2, "num_workers": 1},
+        "trainer": {"epochs": 2, "log_per_iter": 2, "save_dir": f"{folder}/saved", "log_dir": f"{folder}/saved"},
+    }
+    (folder / "base.json").write_text(json.dumps(settings))
+    for name in ("Baseline", "USRN"):
+        run_name = f"tiny_{name.lower()}"
+        text = json.dumps({"base": "base.json", "name": name, "experim_name": run_name})
+        (folder / f"{run_name}.json").write_text(text)
+    printed = {}
+    for title, arguments in {
+        "1": ["--config", folder / "tiny_baseline.json"],
+        "2": ["--save_feature", "True", "--config", folder / "tiny_baseline.json"],
+        "3": ["--clustering", "--config", folder / "tiny_baseline.json"],
+        "4": ["--config", folder / "tiny_usrn.json"],
+        "test baseline": ["--test", "True", "--config", folder / "tiny_baseline.json"],
+        "test": ["--test", "--config", folder / "tiny_usrn.json"],
+        "summary": ["--summary", "True", "--config", folder / "tiny_usrn.json"],
+    }.items():
+        result = run(*arguments)
+        assert result.returncode == 0, f"{title}: {result.stderr}"
+        printed[title] = result.stdout
+    return folder, printed
+
+
+def test_four_stages_leave_what_the_method_says(finished, demo_set):
+    folder, _ = finished
+    baseline, usrn = folder / "saved" / "tiny_baseline", folder / "saved" / "tiny_usrn"
+    features = sorted((baseline / "features").glob("*.npy"))
+    maps = sorted((baseline / "label_subcls_balanced_kmeans").glob("*.png"))
+    assert len(features) == 8
+    assert [path.stem for path in maps] == [path.stem for path in features]
+    feature = np.load(features[0])
+    height, width = np.asarray(Image.open(demo_set / f"VOCdevkit/VOC2012/SegmentationClass/{maps[0].name}")).shape
+    assert feature.dtype == np.float16
+    assert feature.shape == (8, -(-height // 8), -(-width // 8))
+    assert np.asarray(Image.open(maps[0])).shape == (height, width)
+    table = json.loads((baseline / "label_subcls_balanced_kmeans" / "subclasses.json").read_text())
+    checkpoint = load_checkpoint(usrn / "best_model.pth")
+    assert len(checkpoint["state_dict"]["classifier_SubCls.1.weight"]) == sum(table["counts"])
+    assert any((usrn / "tensorboard").iterdir())
+    assert len(list((usrn / "preds").glob("*.png"))) == 5
+    assert Image.open(usrn / "comparison.png").height > 5 * 40
+
+
+def test_summary_sets_the_baseline_beside_usrn(finished):
+    folder, printed = finished
+    mean = [line.split() for line in printed["summary"].splitlines() if line.startswith("mean")]
+    for column, run_name in ((1, "tiny_baseline"), (2, "tiny_usrn")):
+        result = json.loads((folder / "saved" / run_name / "results.json").read_text())
+        assert mean[0][column] == f"{100 * result['mean_iou']:.2f}"
+    assert "checkpoint" in printed["summary"]
+    assert "cross" in printed["test"]  # a row for every class
+
+
+def test_finished_stages_are_not_repeated_unless_forced(finished, capsys):
+    folder, _ = finished
+    baseline, usrn = folder / "tiny_baseline.json", folder / "tiny_usrn.json"
+    best = folder / "saved" / "tiny_usrn" / "best_model.pth"
+    before = best.stat().st_mtime_ns
+    for arguments in (
+        ["-c", baseline], ["-c", baseline, "--save_feature"], ["-c", baseline, "--clustering"], ["-c", usrn],
+        ["-c", usrn, "--test"],
+    ):  # fmt: skip
+        assert command_line.main([str(argument) for argument in arguments]) == 0
+        printed = capsys.readouterr().out
+        assert "is done" in printed
+        assert "--force" in printed
+    assert best.stat().st_mtime_ns == before
+    assert command_line.main(["-c", str(usrn), "--force"]) == 0
+    assert best.stat().st_mtime_ns != before
+
+
+def test_result_of_another_configuration_is_not_overwritten(finished, capsys):
+    folder, _ = finished
+    message = refused(capsys, "-c", folder / "tiny_baseline.json", "--set", "trainer.epochs=3")
+    assert "trainer.epochs: 2 → 3" in message
+    assert "--force" in message
+
+
+def test_features_are_made_again_when_the_model_has_changed(finished, tmp_path, capsys):
+    folder, _ = finished
+    shutil.copytree(folder / "saved", tmp_path / "saved")
+    here = ["--set", f"trainer.save_dir={tmp_path}/saved"]
+    network = folder / "tiny_baseline.json"
+    assert command_line.main(["-c", str(network), "--force", "--set", "trainer.tensorboardX=false", *here]) == 0
+    path = tmp_path / "saved" / "tiny_baseline" / "best_model.pth"
+    import torch
+
+    contents = torch.load(path, weights_only=True)
+    contents["state_dict"]["module.classifier.1.bias"] += 1
+    torch.save(contents, path)
+    assert command_line.main(["-c", str(network), "--save_feature", *here]) == 0
+    assert "has changed since" in capsys.readouterr().out
+
+
+def test_two_processes_train_and_evaluate_as_one_does(finished, tmp_path):
+    folder, _ = finished
+    shutil.copytree(folder / "saved" / "tiny_baseline", tmp_path / "saved" / "tiny_baseline")
+    more = ["--set", f"trainer.save_dir={tmp_path}/saved", "--set", "trainer.log_dir=" + str(tmp_path / "saved")]
+    result = run("-c", folder / "tiny_usrn.json", "--processes", "2", *more)
+    assert result.returncode == 0, result.stderr
+    result = run("-c", folder / "tiny_usrn.json", "--test", "--processes", "2", *more)
+    assert result.returncode == 0, result.stderr
+    two = json.loads((tmp_path / "saved" / "tiny_usrn" / "results.json").read_text())
+    one = folder / "saved" / "tiny_usrn"
+    result = run("-c", folder / "tiny_usrn.json", "--test", "--force", *more)
+    alone = json.loads((tmp_path / "saved" / "tiny_usrn" / "results.json").read_text())
+    assert two["iou"] == alone["iou"]
+    assert len(list((tmp_path / "saved" / "tiny_usrn" / "preds").glob("*.png"))) == 5
+    validations = [json.loads(line) for line in (one / "history.jsonl").read_text().splitlines()]
+    assert [entry["iteration"] for entry in validations if "val_mean_iou" in entry] == [2, 4, 6, 8]
+
+
+def test_a_process_that_fails_gives_its_one_message(finished, tmp_path):
+    folder, _ = finished
+    result = run("-c", folder / "tiny_usrn.json", "--processes", "2", "--set", f"trainer.save_dir={tmp_path}")
+    assert result.returncode == 2
+    assert "--clustering True" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stderr.count("error: ") == 1
+
+
+def test_missing_data_set_names_the_place_and_the_readme(tiny_configs, capsys):
+    message = refused(capsys, "-c", tiny_configs[0], "--set", "data_dir=dataset/nowhere")
+    assert "dataset/nowhere" in message
+    assert "README" in message
+
+
+def test_missing_checkpoint_is_named(tiny_configs, capsys):
+    for flags in (["--test"], ["--save_feature"], []):
+        assert "gone.pth" in refused(capsys, "-c", tiny_configs[0], "--resume", "gone.pth", *flags)
+
+
+def test_stages_out_of_order_name_the_command_to_run(tiny_configs, capsys):
+    assert "--clustering True" in refused(capsys, "-c", tiny_configs[1])
+    assert "--save_feature True" in refused(capsys, "-c", tiny_configs[0], "--clustering")
+    assert "Train the run first" in refused(capsys, "-c", tiny_configs[0], "--save_feature")
+
+
+def test_label_id_outside_the_classes_names_file_and_id(tiny_configs, demo_set, tmp_path, capsys):
+    shutil.copytree(demo_set, tmp_path / "data")
+    folder = tmp_path / "data" / "VOCdevkit" / "VOC2012"
+    for path in (folder / "SegmentationClass").glob("train_*.png"):
+        Image.fromarray(np.full(np.asarray(Image.open(path)).shape, 77, np.uint8)).save(path)
+    for workers in (0, 1):
+        message = refused(
+            capsys, "-c", tiny_configs[0], "--set", f"data_dir={tmp_path / 'data'}",
+            "--set", f"train_supervised.num_workers={workers}",
+        )  # fmt: skip
+        assert "label id 77" in message
+        assert "train_00" in message
+        assert message.count("\n") == 1
+
+
+def test_mistakes_in_the_configuration_are_named(tiny_configs, tmp_path, capsys):
+    broken = tmp_path / "broken.json"
+    broken.write_text('{"name": "Baseline",\n "experim_name" "x"}')
+    assert "line 2, column 17" in refused(capsys, "-c", broken)
+    assert "trainer.epochs" in refused(capsys, "-c", tiny_configs[0], "--set", "trainer.epochs=many")
+    assert "did you mean trainer.epochs" in refused(capsys, "-c", tiny_configs[0], "--set", "trainer.epoch=3")
+
+
+def test_flags_take_true_false_and_nothing():
+    for text, expected in (([], True), (["True"], True), (["False"], False)):
+        assert command_line.parse(["-c", "x", "--test", *text]).test is expected
+    with pytest.raises(SystemExit):
+        command_line.parse(["-c", "x", "--test", "--clustering"])

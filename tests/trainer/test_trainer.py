@@ -1,0 +1,97 @@
+import json
+
+import pytest
+import torch
+
+from dataloaders import open_data
+from trainer.trainer import Trainer
+from utils.checkpoint import load_checkpoint
+from utils.config_file import load_config
+
+CPU = torch.device("cpu")
+
+
+def train(config_file, *overrides, resume=None, stop_after=None):
+    """Train a run; with ``stop_after``, until its checkpoint of that epoch is written. Its weights."""
+    config = load_config(config_file, list(overrides))
+    trainer = Trainer(config, open_data(config), CPU, resume)
+    if stop_after is not None:
+        save = trainer._save
+
+        def save_and_stop(name, epoch, *, finished=None):
+            save(name, epoch, finished=finished)
+            if name == "checkpoint.pth" and epoch + 1 == stop_after:
+                raise KeyboardInterrupt
+
+        trainer._save = save_and_stop
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train()
+    else:
+        trainer.train()
+    return trainer.network.state_dict(), config.run_dir
+
+
+def history(run_dir):
+    return [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
+
+
+def test_training_lowers_the_loss_and_writes_both_checkpoints(tiny_configs):
+    _, run_dir = train(tiny_configs[0], "trainer.epochs=15", "optimizer.args.lr=0.05")
+    losses = [entry["Ls"] for entry in history(run_dir) if "Ls" in entry]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    best, last = (load_checkpoint(run_dir / name) for name in ("best_model.pth", "checkpoint.pth"))
+    scores = [entry["val_mean_iou"] for entry in history(run_dir) if "val_mean_iou" in entry]
+    assert best["monitor_best"] == max(scores)
+    assert last["epoch"] == 30  # 15 epochs, times floor(16 images / 8 labelled)
+
+
+def test_run_that_goes_on_ends_with_the_weights_of_an_unbroken_one(tiny_configs, tmp_path):
+    whole, whole_dir = train(tiny_configs[0], "experim_name=whole")
+    _, broken_dir = train(tiny_configs[0], "experim_name=broken", stop_after=2)
+    resumed, _ = train(tiny_configs[0], "experim_name=broken", resume=broken_dir / "checkpoint.pth")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert history(whole_dir) == history(broken_dir)
+
+
+def test_another_seed_gives_another_run(tiny_configs):
+    first, _ = train(tiny_configs[0])
+    second, _ = train(tiny_configs[0], "random_seed=7", "experim_name=other")
+    assert not torch.equal(first["classifier.1.weight"], second["classifier.1.weight"])
+
+
+def test_learning_rates_fall_by_the_poly_rule_and_the_backbone_has_a_tenth(tiny_configs):
+    config = load_config(tiny_configs[0])
+    trainer = Trainer(config, open_data(config), CPU)
+    batch = next(iter(trainer.batches))
+    trainer.iteration = 4  # of 8
+    trainer._iterate(batch)
+    heads, backbone = (group["lr"] for group in trainer.optimizer.param_groups)
+    assert heads == pytest.approx(0.01 * 0.5**0.9)
+    assert backbone == pytest.approx(heads / 10)
+
+
+def test_early_stop_ends_the_run_after_so_many_validations_without_a_better_one(tiny_configs):
+    # A learning rate of almost nothing: the first validation stays the best.
+    _, run_dir = train(tiny_configs[0], "trainer.epochs=20", "trainer.early_stop=1", "optimizer.args.lr=1e-30")
+    validations = [entry for entry in history(run_dir) if "val_mean_iou" in entry]
+    best = max(range(len(validations)), key=lambda index: validations[index]["val_mean_iou"])
+    assert len(validations) == best + 1 + 2  # early_stop is multiplied by floor(16 / 8)
+
+
+def test_weights_without_a_position_start_a_new_run(tiny_configs):
+    trained, run_dir = train(tiny_configs[0])
+    config = load_config(tiny_configs[0], ["experim_name=other"])
+    trainer = Trainer(config, open_data(config), CPU, run_dir / "best_model.pth")
+    assert trainer.iteration == 0
+    assert set(trainer.network.state_dict()) == set(trained)
+
+
+def test_unsupervised_losses_wait_for_their_epoch(tiny_configs):
+    from trainer import stages
+
+    baseline = load_config(tiny_configs[0])
+    for stage in (stages.train, stages.save_feature, stages.clustering):
+        stage(baseline, None, False, CPU)
+    _, run_dir = train(tiny_configs[1], "model.epoch_start_unsup=2", "trainer.log_per_iter=1")
+    with_unsupervised = [entry["iteration"] for entry in history(run_dir) if "Lu_reg" in entry]
+    assert with_unsupervised == [5, 6, 7, 8]  # two iterations an epoch; epochs 0 and 1 are supervised

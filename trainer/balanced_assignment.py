@@ -1,0 +1,223 @@
+"""Assign samples to fixed centres under bounds on the cluster sizes: prices first, an exact repair after them.
+
+This is a transport problem: every sample goes to one cluster, cluster ``j`` takes between ``low[j]`` and ``high[j]``
+samples, the sum of squared distances is least. Its dual has one price per cluster, and a sample goes to the cluster of
+least squared distance + price. :func:`soft_price_step` and :func:`newton_price_step` climb the dual; :func:`exchange`
+moves the samples that are still over along shortest paths between the clusters, cheapest first, and is exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def soft_price_step(prices: Tensor, soft: Tensor, temperature: float, low: Tensor, high: Tensor) -> Tensor:
+    """Sinkhorn step: the prices at which every cluster's soft size would be inside its bounds, others unchanged.
+
+    Args:
+        prices: (k,).
+        soft: (k,) soft sizes, the column sums of softmax(-(distances + prices) / temperature).
+        temperature: in units of the squared distance.
+        low, high: (k,) bounds, floating.
+
+    Returns:
+        (k,) new prices; a cluster whose bounds do not bind has price 0.
+
+    References:
+        Cuturi, Sinkhorn distances: lightspeed computation of optimal transport, NeurIPS 2013.
+    """
+    log_soft = soft.clamp(min=1e-30).log()
+    to_high = prices + temperature * (log_soft - high.log())
+    to_low = prices + temperature * (log_soft - low.clamp(min=1e-30).log())
+    return torch.maximum(to_high, torch.minimum(to_low, torch.zeros_like(prices)))
+
+
+def newton_price_step(
+    prices: Tensor, counts: Tensor, soft: Tensor, gram: Tensor, temperature: float, low: Tensor, high: Tensor
+) -> Tensor:
+    """Newton step on the dual: gradient from the sizes, curvature from soft assignments at a low temperature.
+
+    Args:
+        prices: (k,).
+        counts: (k,) sizes at these prices.
+        soft: (k,) sums of the soft assignments P over the samples.
+        gram: (k, k) P^T P.
+        temperature: at which P was made.
+        low, high: (k,) bounds, floating; equal for clusters that are to have exactly this (mean) size.
+
+    Returns:
+        (k,) new prices.
+    """
+    k = len(prices)
+    tied = bool((low == high).all())
+    wanted = counts.clamp(low, high)
+    if not tied:
+        wanted = torch.where(prices > 0, high, torch.where(prices < 0, low, wanted))
+    residual = counts - wanted
+    if float(residual.abs().sum()) > 0.5 * float(counts.sum()):  # too far for a local model
+        step = temperature * (counts.clamp(min=1) / wanted.clamp(min=1)).log()
+    else:
+        curvature = (torch.diag(soft) - gram) / temperature
+        mean = curvature.diagonal().mean().clamp(min=1e-30)
+        curvature.diagonal().add_(1e-2 * (mean + curvature.diagonal()))
+        if tied:
+            curvature += mean / k  # all prices may rise together: no change of sizes, so the level is free
+        else:
+            still = (prices == 0) & (residual == 0)
+            curvature[still] = 0
+            curvature[:, still] = 0
+            curvature.diagonal()[still] = 1
+        step = torch.linalg.solve_ex(curvature.double(), residual.double())[0].to(prices.dtype)
+        step = step.nan_to_num(0.0).clamp(-4 * temperature, 4 * temperature)
+    moved = prices + step
+    if tied:
+        return moved - moved.mean()
+    return torch.where(moved * prices < 0, torch.zeros_like(moved), moved)
+
+
+def desired_sizes(prices: np.ndarray, counts: np.ndarray, low: np.ndarray, high: np.ndarray, n: int) -> np.ndarray:
+    """Sizes that complementary slackness asks of the clusters at these prices.
+
+    A cluster dearer than the free ones is sought after and gets ``high``, a cheaper one gets ``low``. Where the bounds
+    are at most one apart the price of a free cluster is not known beforehand: the dearest get the samples left over.
+
+    Args:
+        prices: (k,).
+        counts: (k,) samples that choose the cluster at these prices.
+        low, high: (k,) integer bounds.
+        n: number of samples.
+
+    Returns:
+        (k,) integers inside the bounds.
+    """
+    if np.all(high - low <= 1):
+        sizes = low.copy()
+        dearest = np.argsort(-prices, kind="stable")
+        sizes[dearest[(high > low)[dearest]][: n - int(low.sum())]] += 1
+        return sizes
+    return np.where(prices > 0, high, np.where(prices < 0, low, np.clip(counts, low, high)))
+
+
+@dataclass
+class Exchange:
+    """What :func:`exchange` works on; all but ``cost``, ``low``, ``high`` and ``limit`` is changed in place.
+
+    Attributes:
+        cost: (m, k) squared distances of the samples that may move, up to a constant per sample.
+        labels: (m,) their clusters.
+        counts: (k,) sizes of the clusters, samples that may not move included.
+        sizes: (k,) sizes aimed at, see :func:`desired_sizes`.
+        prices: (k,) prices at which every sample is where it is cheapest; optimal ones at the end.
+        low, high: (k,) integer bounds.
+        limit: (k, k) no sample outside ``cost`` moves from a to b for less; None where there are no others.
+    """
+
+    cost: np.ndarray
+    labels: np.ndarray
+    counts: np.ndarray
+    sizes: np.ndarray
+    prices: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    limit: np.ndarray | None = None
+
+    def cheapest_moves(self, cluster: int) -> np.ndarray:
+        """(k,) least extra cost of moving a sample of ``cluster`` to each other one; inf where there is none."""
+        members = self.cost[self.labels == cluster]
+        if not len(members):
+            return np.full(self.cost.shape[1], np.inf)
+        moves = (members - members[:, cluster, None]).min(axis=0)
+        moves[cluster] = np.inf
+        return moves
+
+
+def _shortest_paths(edges: np.ndarray, sources: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bellman-Ford over non-negative (k, k) edges from all ``sources``: distances and predecessors (-1 at sources)."""
+    nodes = np.arange(len(edges))
+    distance = np.where(sources, 0.0, np.inf)
+    previous = np.full(len(edges), -1)
+    fresh = np.flatnonzero(sources)
+    while len(fresh):
+        through = distance[fresh, None] + edges[fresh]
+        best = through.argmin(axis=0)
+        reached = through[best, nodes]
+        better = reached < distance
+        distance[better] = reached[better]
+        previous[better] = fresh[best[better]]
+        fresh = np.flatnonzero(better)
+    return distance, previous
+
+
+def exchange(state: Exchange) -> bool:
+    """Move samples along cheapest paths from clusters with too many to clusters with too few.
+
+    Successive shortest paths over the k clusters and a hub that hands out the sizes between the bounds. Samples whose
+    move costs the same go together. Exact where the start obeys complementary slackness: the labels are the cheapest
+    at ``prices`` and the sizes are the :func:`desired_sizes`.
+
+    Returns:
+        True once every cluster has its size; False as soon as a sample outside ``cost`` might move for less.
+
+    References:
+        Ahuja, Magnanti & Orlin, Network Flows, 1993, section 9.7.
+    """
+    k = hub = len(state.counts)
+    tolerance = 1e-12 * float(np.abs(state.cost).max(initial=0.0))
+    prices = np.append(state.prices, 0.0)
+    if np.all(state.high - state.low <= 1):  # any price between the dearest at ``low`` and the cheapest at ``high``
+        floor = state.prices[(state.sizes == state.low) & (state.high > state.low)]
+        ceil = state.prices[(state.sizes == state.high) & (state.high > state.low)]
+        prices[hub] = floor.max() if len(floor) else ceil.min() if len(ceil) else 0.0
+    moves = np.full((k + 1, k + 1), np.inf)
+    for cluster in range(k):
+        moves[cluster, :k] = state.cheapest_moves(cluster)
+    while True:
+        seen = moves.copy()
+        if state.limit is not None:
+            np.minimum(seen[:k, :k], state.limit, out=seen[:k, :k])
+        seen[:k, hub] = np.where(state.sizes < state.high, 0.0, np.inf)
+        seen[hub, :k] = np.where(state.sizes > state.low, 0.0, np.inf)
+        excess = np.append(state.counts - state.sizes, state.sizes.sum() - state.counts.sum())
+        if not excess.any():
+            state.prices = prices[:k] - prices[hub]
+            return True
+        distance, previous = _shortest_paths(np.maximum(seen + prices - prices[:, None], 0.0), excess > 0)
+        lacking = np.flatnonzero(excess < 0)
+        end = int(lacking[distance[lacking].argmin()])
+        path = [end]
+        while previous[path[-1]] >= 0:
+            path.append(int(previous[path[-1]]))
+        path.reverse()
+        hops = list(zip(path[:-1], path[1:], strict=True))
+        if any(hub not in hop and moves[hop] > seen[hop] for hop in hops):
+            state.prices = prices[:k] - prices[hub]
+            return False
+        amount = int(min(excess[path[0]], -excess[end]))
+        movers: dict[tuple[int, int], np.ndarray] = {}
+        for a, b in hops:
+            if b == hub:
+                amount = min(amount, int(state.high[a] - state.sizes[a]))
+            elif a == hub:
+                amount = min(amount, int(state.sizes[b] - state.low[b]))
+            else:
+                members = np.flatnonzero(state.labels == a)
+                extra = state.cost[members, b] - state.cost[members, a]
+                movers[a, b] = members[extra <= moves[a, b] + tolerance]
+                amount = min(amount, len(movers[a, b]))
+        for a, b in hops:
+            if b == hub:
+                state.sizes[a] += amount
+            elif a == hub:
+                state.sizes[b] -= amount
+            else:
+                state.labels[movers[a, b][:amount]] = b
+                state.counts[a] -= amount
+                state.counts[b] += amount
+        prices -= np.minimum(distance, distance[end])
+        for cluster in path:
+            if cluster != hub:
+                moves[cluster, :k] = state.cheapest_moves(cluster)

@@ -1,0 +1,48 @@
+"""Stage 2: the pixel features of the labelled images (docs/method.md section 7)."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dataloaders.description import SegmentationData
+from dataloaders.photometry import normalise, to_unit
+from dataloaders.streams import EvaluationStream, evaluation_loader
+from utils.checkpoint import write_atomically
+from utils.config import Config
+from utils.distributed import barrier, rank, world_size
+from utils.logger import progress
+
+
+@torch.inference_mode()
+def save_features(config: Config, data: SegmentationData, network: nn.Module, device: torch.device) -> int:
+    """Write every labelled image's feature, float16 (out_dim, h, w) at stride 8, to ``features/<image id>.npy``.
+
+    The whole reflect-padded image goes through the network in evaluation mode. Each process writes its share;
+    the number of files that all of them wrote together is returned.
+    """
+    folder = features_dir(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    stream = EvaluationStream(data.labelled, n_classes=len(data.classes), ignore_index=config.ignore_index)
+    loader = evaluation_loader(
+        stream,
+        config.val_loader.batch_size,
+        config.val_loader.num_workers,
+        rank=rank(),
+        world_size=world_size(),
+        pin_memory=device.type == "cuda",
+    )
+    network.eval()
+    for batch in progress(loader, desc="features", unit="batch"):
+        features = network.pixel_features(normalise(to_unit(batch["images"].to(device, non_blocking=True))))
+        features = F.interpolate(features.float(), scale_factor=0.5, mode="bilinear", align_corners=True)
+        for sample, feature in zip(batch["samples"], features.half().cpu().numpy(), strict=True):
+            write_atomically(folder / f"{sample.id}.npy", lambda file, array=feature: np.save(file, array))
+    barrier()
+    return len(data.labelled)
+
+
+def features_dir(config: Config) -> Path:
+    return config.baseline_dir / "features"

@@ -1,0 +1,70 @@
+"""Which class every subclass belongs to: ``subclasses.json``, which stage 3 writes and stage 4 reads."""
+
+import json
+from dataclasses import dataclass
+
+import torch
+
+from dataloaders.description import SegmentationData
+from trainer.subclass_counts import paper_counts
+from utils.config import Config
+from utils.errors import UsageError
+
+TABLE = "subclasses.json"
+
+
+@dataclass(frozen=True)
+class SubclassTable:
+    """What ``subclasses.json`` says.
+
+    Attributes
+    ----------
+    classes
+        Class names.
+    counts
+        K_c, subclasses of every class.
+    sizes
+        Samples of every subclass, in subclass order.
+    inertia
+        Sum of squared distances to the centres, by class; 0 where a class has one subclass.
+    algorithm, seed, source
+        How, with which random seed and from which folder of features.
+    """
+
+    classes: list[str]
+    counts: list[int]
+    sizes: list[int]
+    inertia: list[float]
+    algorithm: str
+    seed: int
+    source: str
+
+    @property
+    def n_subclasses(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def class_of_subclass(self) -> torch.Tensor:
+        """Class index of every subclass, int64 (K,)."""
+        return torch.repeat_interleave(torch.arange(len(self.counts)), torch.tensor(self.counts))
+
+
+def read_subclass_table(config: Config, data: SegmentationData) -> SubclassTable:
+    """The table of the subclass maps that stage 4 trains on.
+
+    Maps without a ``subclasses.json`` are the original's: their counts are those of the published split.
+    """
+    folder = config.subclass_dir
+    path = folder / TABLE
+    if path.is_file():
+        table = SubclassTable(**json.loads(path.read_text()))
+        if len(table.counts) != len(data.classes):
+            raise UsageError(f"{path}: is for {len(table.counts)} classes, the data set has {len(data.classes)}.")
+        return table
+    counts = paper_counts(config)
+    if folder.is_dir() and any(folder.glob("*.png")) and counts is not None:
+        return SubclassTable(list(data.classes), list(counts), [], [], "balanced_kmeans", -1, "the original's maps")
+    raise UsageError(
+        f"{path}: the subclass maps of stage 3 are missing. Run it first: python3 main.py --clustering True --config "
+        f"configs/{config.baseline_dir.name}.json"
+    )

@@ -1,0 +1,104 @@
+"""Checkpoints: the original's four entries, and what going on exactly needs.
+
+``arch``, ``epoch``, ``state_dict`` (names with ``module.``) and ``monitor_best`` have the original's meaning, so
+each side reads the other's files. ``resume`` is ours alone.
+"""
+
+import hashlib
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from utils.errors import UsageError
+
+PREFIX = "module."
+# The original stores its best score as a NumPy float64; nothing else than tensors and plain values is let in.
+_NUMPY_SCALARS = [np.dtype, np.float64, np.dtypes.Float64DType, np.core.multiarray.scalar] if not hasattr(
+    np, "_core"
+) else [np.dtype, np.float64, np.dtypes.Float64DType, np._core.multiarray.scalar,
+        (np._core.multiarray.scalar, "numpy.core.multiarray.scalar")]  # fmt: skip
+
+
+def write_atomically(path: Path, write) -> None:
+    """Call ``write(file)`` on a temporary sibling, flush it to disk and rename it to ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_checkpoint(path: Path, network: nn.Module, *, epoch: int, best: float, resume: dict | None = None) -> None:
+    """Write a checkpoint of ``network`` (unwrapped) atomically."""
+    contents: dict[str, Any] = {
+        "arch": "DistributedDataParallel",
+        "epoch": epoch,
+        "state_dict": {PREFIX + name: value for name, value in network.state_dict().items()},
+        "monitor_best": best,
+    }
+    if resume is not None:
+        contents["resume"] = resume
+    write_atomically(path, lambda file: torch.save(contents, file))
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, ours or the original's; nothing in it can run code.
+
+    ``state_dict`` comes without the ``module.`` prefix and on the CPU.
+    """
+    if not path.is_file():
+        raise UsageError(f"--resume {path}: there is no such checkpoint. Run the stage that writes it first.")
+    try:
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            contents = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"{path}: is no checkpoint that can be read safely ({reason}).") from None
+    if not isinstance(contents, dict) or not isinstance(contents.get("state_dict"), dict):
+        raise UsageError(f"{path}: holds no state_dict; it is not a checkpoint of this project or of the original.")
+    contents["state_dict"] = {name.removeprefix(PREFIX): value for name, value in contents["state_dict"].items()}
+    return contents
+
+
+def load_weights(network: nn.Module, state_dict: dict[str, Tensor], path: Path) -> None:
+    """Load weights, all or none.
+
+    Raises
+    ------
+    UsageError
+        Names or shapes differ; the message lists which.
+    """
+    expected = network.state_dict()
+    lines = [f"missing: {name}" for name in expected if name not in state_dict]
+    lines += [f"unexpected: {name}" for name in state_dict if name not in expected]
+    lines += [
+        f"{name}: shape {tuple(state_dict[name].shape)} in the file, {tuple(value.shape)} in the network"
+        for name, value in expected.items()
+        if name in state_dict and state_dict[name].shape != value.shape
+    ]
+    if lines:
+        shown = "\n  ".join(lines[:12] + ([f"… and {len(lines) - 12} more"] if len(lines) > 12 else []))
+        raise UsageError(
+            f"{path}: these weights do not fit the configuration (its name, layers, out_dim, classes):\n  {shown}"
+        )
+    network.load_state_dict(state_dict)
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else hashlib.sha256(file.read()).hexdigest()
+        )

@@ -1,0 +1,198 @@
+"""Every key of a configuration: its type, its default and its meaning.
+
+Keys that the original has keep their spelling. Keys of the original that no longer mean anything are listed
+in ``obsolete`` of their section and are accepted without a word; any other unknown key is refused.
+"""
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Monitor = Literal["max Mean_IoU"]
+BASELINE, USRN = "Baseline", "USRN"
+
+
+class Section(BaseModel):
+    """A group of keys: strict types, no unknown keys, nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    obsolete: ClassVar[frozenset[str]] = frozenset()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_obsolete(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            return {key: value for key, value in values.items() if key not in cls.obsolete}
+        return values
+
+
+class ModelConfig(Section):
+    obsolete = frozenset({"supervised", "semi", "sup_loss", "backbone", "step_save", "stride"})
+
+    layers: Literal[14, 26, 50, 101] = Field(50, description="depth of the ResNet trunk")
+    base_width: int = Field(64, ge=4, description="channels of the trunk's first stage; 64 is ResNet's own")
+    out_dim: int = Field(256, ge=4, description="width of ASPP, decoder and pixel feature")
+    downsample: bool = Field(True, description="average-pool unlabelled pixel features 2x2 before the classifier")
+    pos_thresh_value: float = Field(0.75, ge=0, le=1, description="confidence above which a pseudo label is used")
+    entropy_gate: bool | Literal["always"] = Field(
+        True,
+        description="true: the subclass branch vetoes where it is surer; false: no veto; always: veto everywhere",
+    )
+    supervised_w: float = Field(1.0, ge=0, description="weight of the supervised class loss")
+    loss_weight_subcls: float = Field(1.0, ge=0, description="weight of the two subclass losses")
+    loss_weight_unsup: float = Field(1.0, ge=0, description="weight of the two unsupervised losses")
+    epoch_start_unsup: int = Field(0, ge=0, description="first epoch with unsupervised losses")
+
+
+class OptimizerArgs(Section):
+    lr: float = Field(0.01, gt=0, description="learning rate of the heads at iteration 0")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0)
+
+
+class OptimizerConfig(Section):
+    type: Literal["SGD"] = "SGD"
+    args: OptimizerArgs = OptimizerArgs()
+
+
+class StreamConfig(Section):
+    """A training stream (``train_supervised``, ``train_unsupervised``)."""
+
+    obsolete = frozenset({"split", "stride", "shuffle", "val"})
+
+    batch_size: int = Field(8, ge=1, description="images of this stream in a batch of all devices together")
+    crop_size: int = Field(320, ge=8, description="side of the square crop in pixels")
+    base_size: int = Field(400, ge=8, description="the long side is scaled around this many pixels")
+    augment: bool = Field(True, description="false switches scale, flip, rotation and blur off")
+    scale: bool = Field(True, description="random scale")
+    flip: bool = Field(True, description="horizontal flip with probability 0.5")
+    rotate: bool = Field(False, description="rotation by an integer angle in [-10, 10] degrees")
+    blur: bool = Field(False, description="Gaussian blur of sigma up to 1.5")
+    jitter: bool = Field(False, description="colour jitter of the labelled stream (Cityscapes)")
+    num_workers: int = Field(8, ge=0, description="data-loading processes per device")
+
+
+class ValidationConfig(Section):
+    obsolete = frozenset({"split", "stride", "shuffle", "val"})
+
+    batch_size: int = Field(1, ge=1, description="images of one padded size that are evaluated together")
+    num_workers: int = Field(1, ge=0, description="data-loading processes per device")
+
+
+class TrainerConfig(Section):
+    epochs: int = Field(ge=1, description="multiplied by floor(num_images_all / n_labeled_examples)")
+    early_stop: int = Field(
+        100, ge=1, description="validations without a better one before the end; multiplied like epochs"
+    )
+    save_dir: str = Field("saved/", description="a run writes to <save_dir>/<experim_name>")
+    save_period: int = Field(1, ge=1, description="epochs between two checkpoints")
+    log_dir: str = Field("saved/", description="TensorBoard writes to <log_dir>/<experim_name>/tensorboard")
+    log_per_iter: int = Field(20, ge=1, description="iterations between two lines of scalars")
+    monitor: Monitor = Field("max Mean_IoU", description="what makes a model the best one")
+    val: bool = Field(True, description="validate during training")
+    val_per_epochs: int = Field(1, ge=1, description="epochs between two validations")
+    tensorboardX: bool = Field(True, description="write TensorBoard logs")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="of the network; losses are float32. auto: bf16 on a GPU that has it, else fp32"
+    )
+
+
+class Config(Section):
+    obsolete = frozenset({"ramp_up", "use_weak_lables", "unsupervised_w"})
+
+    name: Literal["Baseline", "USRN"] = Field(description="the training method")
+    experim_name: str = Field(min_length=1, description="name of the run's folder")
+    dataset: Literal["voc", "cityscapes", "custom", "demo"]
+    data_dir: str = Field(description="root of the data set")
+    datalist: int = Field(0, ge=0, description="which split lists; the seed of those that are made")
+    n_labeled_examples: int = Field(ge=1, description="labelled images")
+    num_images_all: int = Field(ge=1, description="images of the training pool, by which epochs are counted")
+    n_gpu: int = Field(1, ge=1, description="devices; part of the schedule")
+    ignore_index: int = Field(255, ge=0, le=255, description="mask value of pixels without a class")
+    random_seed: int = Field(42, ge=0)
+    pretrained: bool = Field(True, description="start from the ImageNet weights in pretrained/")
+    diff_lrs: bool = Field(True, description="a tenth of the learning rate for the ResNet")
+    lr_scheduler: Literal["Poly"] = "Poly"
+    classes: list[str] | None = Field(None, description="class names of a custom data set; null reads its classes.txt")
+
+    label_subcls: str | None = Field(
+        None, description="folder of stage 3's subclass maps; null is the one of this run's own baseline"
+    )
+    clustering_algorithm: Literal["balanced_kmeans", "normal_kmeans"] = Field(
+        "balanced_kmeans", description="stage 3: the method, or the paper's ablation"
+    )
+    subclass_counts: Literal["auto", "paper"] | float | list[int] = Field(
+        "auto",
+        description="K_c: auto (by pixels), paper (published splits), a factor on auto, or a list",
+    )
+    subclass_quantile: float = Field(
+        0.5, ge=0, le=1, description="N_ref is this quantile of the labelled pixels per class that occurs"
+    )
+
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train_supervised: StreamConfig = StreamConfig()
+    train_unsupervised: StreamConfig = StreamConfig()
+    val_loader: ValidationConfig = ValidationConfig()
+    trainer: TrainerConfig
+
+    @field_validator("experim_name")
+    @classmethod
+    def _one_folder_name(cls, value: str) -> str:
+        if value in {".", ".."} or set(value) & set("/\\\0"):
+            raise ValueError("must be one plain folder name")
+        return value
+
+    @field_validator("subclass_counts")
+    @classmethod
+    def _positive_counts(cls, value: Any) -> Any:
+        counts = value if isinstance(value, list) else [value]
+        if any(not isinstance(count, str) and count <= 0 for count in counts):
+            raise ValueError("counts and factors must be above 0")
+        return value
+
+    @property
+    def run_dir(self) -> Path:
+        """Where the run writes: ``<save_dir>/<experim_name>``."""
+        return Path(self.trainer.save_dir) / self.experim_name
+
+    @property
+    def baseline_dir(self) -> Path:
+        """The baseline's run folder, which holds features and subclass maps."""
+        if self.name == BASELINE:
+            return self.run_dir
+        return self.subclass_dir.parent
+
+    @property
+    def subclass_dir(self) -> Path:
+        """Folder of the subclass maps that stage 3 writes and stage 4 reads."""
+        if self.label_subcls is not None and self.name == USRN:
+            return Path(self.label_subcls)
+        baseline = self.experim_name.removesuffix("_usrn").removesuffix("_baseline") + "_baseline"
+        if self.name == BASELINE:
+            baseline = self.experim_name
+        return Path(self.trainer.save_dir) / baseline / f"label_subcls_{self.clustering_algorithm}"
+
+
+# Keys that change how a run is written or how fast it goes, not what comes out.
+_WITHOUT_EFFECT = {
+    "num_workers", "save_dir", "save_period", "log_dir", "log_per_iter", "tensorboardX", "data_dir", "label_subcls",
+}  # fmt: skip
+
+
+def differing_keys(old: dict[str, Any], new: Config) -> list[str]:
+    """The keys in which an earlier configuration (its ``model_dump``) differs so that results may: key: old → new."""
+    before, after = _flatten(old), _flatten(new.model_dump())
+    return [
+        f"{key}: {before.get(key)} → {after.get(key)}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and key.rpartition(".")[2] not in _WITHOUT_EFFECT
+    ]
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

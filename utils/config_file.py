@@ -1,0 +1,137 @@
+"""From a JSON file and ``--set`` overrides to a ``Config``: bases are merged, mistakes get one clear message."""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from utils.config import Config
+from utils.errors import UsageError
+
+
+def load_config(path: str | Path, overrides: list[str] = ()) -> Config:
+    """Read, merge and validate a configuration.
+
+    Parameters
+    ----------
+    path
+        A JSON file. Its key ``base`` may name one file or a list of files, relative to its own folder, whose
+        keys it overrides; later bases override earlier ones.
+    overrides
+        ``key.path=value`` strings; the value is JSON, or a plain string where it is not.
+
+    Raises
+    ------
+    UsageError
+        The file is missing or no JSON, a key is unknown or of the wrong type.
+    """
+    path = Path(path)
+    values = _read_with_bases(path, ())
+    for override in overrides:
+        _apply_override(values, override)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(_describe(error, path)) from None
+
+
+def _read_with_bases(path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
+    resolved = path.resolve()
+    if resolved in parents:
+        raise UsageError(f'{path}: "base" leads back to this file; take it out of one of its bases.')
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read the configuration ({error.strerror or error}).") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: is not a text file in UTF-8.") from None
+    try:
+        values = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        place = f"line {error.lineno}, column {error.colno}: {error.msg}" if hasattr(error, "lineno") else "too deep"
+        raise UsageError(f"{path}: is not valid JSON, {place}.") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: must hold one JSON object with the configuration's keys.")
+
+    bases = values.pop("base", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise UsageError(f'{path}: key "base" must be a file name or a list of them.')
+    merged: dict[str, Any] = {}
+    for base in bases:
+        merged = _merge(merged, _read_with_bases(path.parent / base, (*parents, resolved)))
+    return _merge(merged, values)
+
+
+def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        both_sections = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both_sections else value
+    return merged
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set {override}: write it as key=value, for example trainer.epochs=5.")
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = text
+    *sections, last = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise UsageError(f"--set {override}: {section} is not a section.")
+    values[last] = value
+
+
+def _describe(error: ValidationError, path: Path) -> str:
+    lines = []
+    for problem in error.errors():
+        location = [part for part in problem["loc"] if isinstance(part, str)]
+        if problem["type"] == "extra_forbidden":
+            lines.append(_unknown_key(location))
+        elif problem["type"] == "missing":
+            lines.append(f"key {'.'.join(location)} is missing")
+        else:
+            shown = repr(problem["input"])
+            shown = shown if len(shown) <= 60 else shown[:57] + "..."
+            key = ".".join(_known_prefix(location)) or "the configuration"
+            lines.append(f"key {key}: {problem['msg']} (it is {shown})")
+    unique = list(dict.fromkeys(lines))
+    return f"{path}: " + ("\n  ".join(["", *unique]).strip("\n") if len(unique) > 1 else unique[0] + ".")
+
+
+def _unknown_key(location: list[str]) -> str:
+    *sections, key = location
+    section: Any = Config
+    for name in sections:
+        section = _section_type(section, name)
+    known = list(section.model_fields)
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"did you mean {'.'.join([*sections, nearest[0]])}?" if nearest else f"known here: {', '.join(known)}"
+    return f"unknown key {'.'.join(location)}; {hint}"
+
+
+def _known_prefix(location: list[str]) -> list[str]:
+    """The part of a location that is a key path; pydantic appends the alternatives of a union to it."""
+    prefix: list[str] = []
+    section: Any = Config
+    for name in location:
+        if section is None or name not in section.model_fields:
+            break
+        prefix.append(name)
+        section = _section_type(section, name)
+    return prefix
+
+
+def _section_type(section: type[BaseModel], name: str) -> type[BaseModel] | None:
+    annotation = section.model_fields[name].annotation
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None

@@ -1,0 +1,144 @@
+"""One process or many: a handful of plain functions. CUDA talks through NCCL, the CPU through gloo."""
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+from torch.distributed.nn.functional import all_reduce as all_reduce_with_gradient
+
+from utils.errors import UsageError
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes."""
+    return rank() == 0
+
+
+def under_torchrun() -> bool:
+    return "LOCAL_RANK" in os.environ and "MASTER_ADDR" in os.environ
+
+
+def choose_device(name: str) -> str:
+    """``cuda`` or ``cpu``; ``auto`` takes CUDA where it is."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: PyTorch finds no CUDA device here; use --device cpu.")
+    return name if name != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def process_count(n_gpu: int, device: str) -> int:
+    """How many processes to start here for a configuration that asks for ``n_gpu`` devices.
+
+    Batch and schedule belong to the configuration, so fewer devices give the same run, more slowly.
+    """
+    there = torch.cuda.device_count() if device == "cuda" else 1
+    if n_gpu > there and not under_torchrun():
+        print(
+            f"warning: the configuration asks for {n_gpu} devices; running on {there} ({device}) with the same total "
+            "batch and schedule",
+            file=sys.stderr,
+        )
+    return min(n_gpu, there)
+
+
+def launch(function: Callable, args: tuple, processes: int, device: str) -> None:
+    """Run ``function(*args, torch_device)`` in ``processes`` processes, or as the rank that torchrun started.
+
+    The first process that fails takes the others down, and its error comes out here.
+    """
+    if under_torchrun():
+        _run(function, args, int(os.environ["LOCAL_RANK"]), device, {"init_method": "env://"})
+    elif processes == 1:
+        function(*args, _device(device, 0))
+    else:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+        try:
+            mp.start_processes(_enter, (function, args, processes, address, device), processes, start_method="spawn")
+        except mp.ProcessRaisedException as error:
+            if "UsageError: " in str(error):
+                raise UsageError(str(error).strip()) from None
+            raise
+
+
+def _enter(local_rank: int, function: Callable, args: tuple, processes: int, address: str, device: str) -> None:
+    if device == "cpu":
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+    _run(function, args, local_rank, device, {"init_method": address, "rank": local_rank, "world_size": processes})
+
+
+def _run(function: Callable, args: tuple, local_rank: int, device: str, group: dict) -> None:
+    torch_device = _device(device, local_rank)
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", **group)
+    try:
+        function(*args, torch_device)
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(device: str, local_rank: int) -> torch.device:
+    if device == "cuda":
+        torch.cuda.set_device(local_rank)
+        return torch.device("cuda", local_rank)
+    return torch.device(device)
+
+
+def all_sum(values: torch.Tensor) -> torch.Tensor:
+    """Sum of a tensor over all processes, in place."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+    return values
+
+
+def all_mean(values: torch.Tensor) -> torch.Tensor:
+    return all_sum(values).div_(world_size())
+
+
+class _SyncBatchNorm(nn.BatchNorm2d):
+    """Batch norm over the batches of all processes, for devices that ``nn.SyncBatchNorm`` does not serve."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return super().forward(x)
+        local = torch.stack([x.sum((0, 2, 3)), (x * x).sum((0, 2, 3)), x.new_full((x.shape[1],), x[:, 0].numel())])
+        total, squares, count = all_reduce_with_gradient(local)
+        mean = total / count
+        variance = (squares / count - mean * mean).clamp(min=0)
+        with torch.no_grad():
+            unbiased = variance * count / (count - 1).clamp(min=1)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(unbiased, self.momentum)
+            self.num_batches_tracked += 1
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        shift = self.bias - mean * scale
+        return x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
+
+
+def synchronise_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:
+    """Make batch norm see the total batch of all processes; parameters and their names stay as they are."""
+    if world_size() == 1:
+        return module
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    for child in module.modules():
+        if isinstance(child, nn.BatchNorm2d):
+            child.__class__ = _SyncBatchNorm
+    return module
+
+
+def barrier() -> None:
+    if dist.is_initialized():
+        dist.barrier()

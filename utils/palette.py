@@ -1,0 +1,38 @@
+"""Colours of masks, and masks as palette PNGs."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+CITYSCAPES_COLOURS = (
+    (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153),
+    (153, 153, 153), (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152),
+    (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70),
+    (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32),
+)  # fmt: skip
+
+
+def voc_palette() -> np.ndarray:
+    """PASCAL VOC's colour map, uint8 (256, 3): the bits of the index, spread over red, green and blue."""
+    index = np.arange(256)
+    palette = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            palette[:, channel] |= (((index >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return palette
+
+
+def palette_of(colours: tuple[tuple[int, int, int], ...]) -> np.ndarray:
+    """A palette, uint8 (256, 3), whose first entries are ``colours`` and whose others are VOC's; 255 is white."""
+    palette = voc_palette()
+    palette[: len(colours)] = colours
+    palette[255] = 255
+    return palette
+
+
+def save_mask(path: Path, mask: np.ndarray, palette: np.ndarray) -> None:
+    """Write an index mask, uint8 (H, W), as a palette PNG."""
+    image = Image.fromarray(mask.astype(np.uint8), mode="P")
+    image.putpalette(palette.tobytes())
+    image.save(path, optimize=False)
