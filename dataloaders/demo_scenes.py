@@ -21,13 +21,13 @@ class Difficulty:
     """How far scenes differ; colours and brightness are in 0..1, pairs are ranges, if not said."""
 
     size_range: tuple[float, float] = (0.875, 1.125)  # height and width, as factors of the nominal size
-    exposure: tuple[float, float] = (-0.04, 0.10)  # log brightness, mean and standard deviation
-    gamma: float = 0.08  # log gamma, standard deviation
-    contrast: float = 0.08  # log contrast, standard deviation
-    saturation: float = 0.12  # log saturation, standard deviation
-    tint: float = 0.05  # log gain of red against blue (colour temperature), standard deviation
+    exposure: tuple[float, float] = (-0.05, 0.18)  # log brightness, mean and standard deviation
+    gamma: float = 0.15  # log gamma, standard deviation
+    contrast: float = 0.15  # log contrast, standard deviation
+    saturation: float = 0.40  # log saturation, standard deviation
+    tint: float = 0.12  # log gain of red against blue (colour temperature), standard deviation
     light_gradient: float = 0.20  # brightness change from one side of the image to the other, largest
-    blur_probability: float = 0.35
+    blur_probability: float = 0.5
     blur_sigma: tuple[float, float] = (0.4, 1.0)  # pixels
     noise: tuple[float, float] = (0.004, 0.025)  # standard deviation of pixel noise
     mode_jitter: tuple[float, float] = (
@@ -150,7 +150,7 @@ OBJECTS: tuple[ObjectClass, ...] = (
     ObjectClass("triangle", (0, 0, 128), "triangle", (0.35, 0.45, 0.20), (15, 24), 1, (0.72, 0.28)),
     ObjectClass("pole", (128, 0, 128), "pole", (0.45, 0.35, 0.20), (44, 76), 1, (0.65, 0.35)),
     ObjectClass("star", (0, 128, 128), "star", (0.70, 0.24, 0.06), (13, 19), 2, (0.72, 0.28)),
-    ObjectClass("cross", (192, 128, 0), "cross", (0.73, 0.24, 0.03), (7.8, 10), 2, (0.72, 0.28)),
+    ObjectClass("cross", (192, 128, 0), "cross", (0.80, 0.19, 0.01), (9.6, 11.6), 2, (0.72, 0.28)),
 )
 DIFFICULTY = Difficulty()
 NOMINAL = 128.0  # pixels; radii in OBJECTS are for a scene of this size

@@ -75,7 +75,8 @@ class Geometry:
         ratio = long_side / max(height, width)
         size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
         image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
-        return image, [cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST) for mask in masks]
+        # INTER_NEAREST takes the pixel above and left of the place and so shifts masks by half a pixel.
+        return image, [cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT) for mask in masks]
 
     def _crop(self, image, masks, rng):
         crop = self.crop_size

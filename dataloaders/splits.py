@@ -67,7 +67,10 @@ def read_ids(list_file: Path, what: str) -> list[str]:
         text = list_file.read_text(encoding="utf-8-sig")
     except OSError:
         raise UsageError(f'{list_file}: {what} is missing. README, section "Data", says what the file holds.') from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    ids = [line.strip() for line in text.splitlines() if line.strip()]
+    if not ids:
+        raise UsageError(f"{list_file}: {what} is empty; write one image id a line.")
+    return ids
 
 
 def read_or_choose(

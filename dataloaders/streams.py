@@ -36,6 +36,10 @@ class DrawSampler(Sampler[list[tuple[int, int]]]):
             raise UsageError(
                 f"batch_size {batch_size} cannot be shared equally by {world_size} processes; make it a multiple."
             )
+        if n_samples == 0:
+            raise UsageError(
+                "no unlabelled image is left for training; set n_labeled_examples below the size of the training pool."
+            )
         self.n_samples, self.batch_size, self.iterations = n_samples, batch_size, iterations
         self.seed, self.stream, self.start = seed, stream, start
         self.share = batch_size // world_size

@@ -98,6 +98,8 @@ def _read_classes(path: Path, names: list[str] | None) -> tuple[tuple[str, ...],
         return tuple(names), voc_palette()
     rows = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     with_colour = [len(row) >= 4 and all(part.isdigit() for part in row[-3:]) for row in rows]
+    if not rows:
+        raise UsageError(f"{path}: names no class; write one a line.")
     found = tuple(" ".join(row[:-3] if coloured else row) for row, coloured in zip(rows, with_colour, strict=True))
     if all(with_colour):
         palette = palette_of(tuple(tuple(min(int(part), 255) for part in row[-3:]) for row in rows))

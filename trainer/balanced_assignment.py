@@ -37,16 +37,19 @@ def soft_price_step(prices: Tensor, soft: Tensor, temperature: float, low: Tenso
 
 
 def newton_price_step(
-    prices: Tensor, counts: Tensor, soft: Tensor, gram: Tensor, temperature: float, low: Tensor, high: Tensor
+    prices: Tensor,
+    counts: Tensor,
+    curvature: Tensor,
+    low: Tensor,
+    high: Tensor,
 ) -> Tensor:
-    """Newton step on the dual: gradient from the sizes, curvature from soft assignments at a low temperature.
+    """Newton step on the dual: gradient from the sizes, curvature from soft assignments at a temperature.
 
     Args:
         prices: (k,).
         counts: (k,) sizes at these prices.
-        soft: (k,) sums of the soft assignments P over the samples.
-        gram: (k, k) P^T P.
-        temperature: at which P was made.
+        curvature: (k, k) minus the derivative of the sizes by the prices; for soft assignments P at a temperature t
+            that is (diag(sum P) - P^T P) / t.
         low, high: (k,) bounds, floating; equal for clusters that are to have exactly this (mean) size.
 
     Returns:
@@ -58,21 +61,17 @@ def newton_price_step(
     if not tied:
         wanted = torch.where(prices > 0, high, torch.where(prices < 0, low, wanted))
     residual = counts - wanted
-    if float(residual.abs().sum()) > 0.5 * float(counts.sum()):  # too far for a local model
-        step = temperature * (counts.clamp(min=1) / wanted.clamp(min=1)).log()
+    scale = curvature.diagonal().mean().clamp(min=1e-30)
+    curvature = curvature.clone()
+    curvature.diagonal().add_(1e-6 * scale)
+    if tied:
+        curvature += scale / k  # the level is free: all may rise together
     else:
-        curvature = (torch.diag(soft) - gram) / temperature
-        mean = curvature.diagonal().mean().clamp(min=1e-30)
-        curvature.diagonal().add_(1e-2 * (mean + curvature.diagonal()))
-        if tied:
-            curvature += mean / k  # all prices may rise together: no change of sizes, so the level is free
-        else:
-            still = (prices == 0) & (residual == 0)
-            curvature[still] = 0
-            curvature[:, still] = 0
-            curvature.diagonal()[still] = 1
-        step = torch.linalg.solve_ex(curvature.double(), residual.double())[0].to(prices.dtype)
-        step = step.nan_to_num(0.0).clamp(-4 * temperature, 4 * temperature)
+        still = (prices == 0) & (residual == 0)
+        curvature[still] = 0
+        curvature[:, still] = 0
+        curvature.diagonal()[still] = 1
+    step = torch.linalg.solve_ex(curvature, residual)[0].nan_to_num(0.0)
     moved = prices + step
     if tied:
         return moved - moved.mean()

@@ -34,19 +34,22 @@ _EXACT_SAMPLES = 20_000  # up to here, and to this many distances, every assignm
 _EXACT_DISTANCES = 2**20
 _SUBSET_PER_CLUSTER = 100  # samples for the start of a large problem
 _STARTS = 3  # a small problem is solved so many times for each of n_init, and the best kept
+_WARMER = (1.0, 8.0, 64.0)  # multiples of the temperature at which the curvature is measured
+_BALANCED = 0.02  # share of the samples that may be too many before the centres move
+_BALANCE_PASSES = 5  # passes to get there, per iteration
+_PATIENCE = 3  # iterations without a gain before a large problem stops
 _SETTLE_PASSES = 12  # passes over all samples with fixed centres before the repair
 _SETTLED = 5e-4  # share of the samples that is left to the repair
 _REPAIR_ROWS = 2**17  # samples offered to the repair, about
 
 
 class _Sums(NamedTuple):
-    """Of one pass over the samples of all processes: sizes, sums, summed least cost; soft sizes and P^T P."""
+    """Of one pass over the samples of all processes: sizes, sums, summed least cost, curvature of the dual."""
 
     counts: Tensor
     sums: Tensor
     value: float
-    soft: Tensor
-    gram: Tensor
+    curvature: Tensor
 
 
 def _all_reduce(tensor: Tensor, group: dist.ProcessGroup | None, op: dist.ReduceOp = dist.ReduceOp.SUM) -> Tensor:
@@ -90,6 +93,7 @@ class _Samples:
             free, _ = torch.cuda.mem_get_info(device)
             if self.data.numel() * self.data.element_size() < free // 2:
                 self.data = self.data.to(device)
+        self.sparse = 8 if self.size >= 2**15 else 1  # the curvature is measured on every eighth sample
         self.rows = 4096 if device.type == "cpu" else max(4096, 2**26 // self.features)
         sizes = torch.zeros(1 if group is None else dist.get_world_size(group), dtype=torch.int64, device=device)
         rank = 0 if group is None else dist.get_rank(group)
@@ -125,15 +129,14 @@ class _Samples:
         return _all_reduce(out, self.group)
 
     def scan(self, centers: Tensor, prices: Tensor, temperature: float, labels: Tensor) -> _Sums:
-        """Assign every sample to its least distance + price, into ``labels``; soft sums from every fourth block."""
+        """Assign every sample to its least distance + price, into ``labels``."""
         k = len(centers)
         bias, weight = centers.square().sum(1) + prices, -2 * centers.T
         counts = torch.zeros(k, dtype=torch.float64, device=self.device)
         sums = torch.zeros(k, self.features, dtype=torch.float64, device=self.device)
         value = torch.zeros(1, dtype=torch.float64, device=self.device)
-        soft, gram, seen = torch.zeros_like(counts), sums.new_zeros(k, k), torch.zeros_like(value)
-        stride = 4 if self.size > 16 * self.rows else 1
-        for number, (part, x) in enumerate(self.blocks()):
+        curvature, seen = sums.new_zeros(len(_WARMER), k, k), torch.zeros_like(value)
+        for part, x in self.blocks():
             cost = torch.addmm(bias, x, weight)
             least, label = cost.min(1)
             labels[part] = label
@@ -143,16 +146,18 @@ class _Samples:
                 sums += torch.nn.functional.one_hot(label, k).to(x.dtype).T @ x
             else:
                 sums += torch.zeros(k, self.features, dtype=x.dtype).index_add_(0, label, x)
-            if number % stride == 0:
-                share = torch.softmax(cost.div_(-temperature), 1)
-                soft += share.sum(0)
-                gram += share.T @ share
-                seen += len(x)
-        packed = torch.cat([counts, sums.flatten(), value, soft, gram.flatten(), seen])
+            sample = cost[:: self.sparse].div_(-temperature)
+            for level, factor in enumerate(_WARMER):
+                share = torch.softmax(sample / factor, 1)
+                curvature[level] -= share.T @ share
+                curvature[level].diagonal().add_(share.sum(0))
+            seen += len(sample)
+        packed = torch.cat([counts, sums.flatten(), value, curvature.flatten(), seen])
         _all_reduce(packed, self.group)
-        counts, sums, value, soft, gram, seen = packed.split([k, sums.numel(), 1, k, k * k, 1])
-        scale = self.total / seen.clamp(min=1)
-        return _Sums(counts, sums.view(k, -1), float(value), soft * scale, gram.view(k, k) * scale)
+        counts, sums, value, curvature, seen = packed.split([k, sums.numel(), 1, curvature.numel(), 1])
+        widths = temperature * counts.new_tensor(_WARMER)[:, None, None]
+        curvature = curvature.view(-1, k, k) * (self.total / seen.clamp(min=1)) / widths
+        return _Sums(counts, sums.view(k, -1), float(value), curvature)
 
 
 def _squared_distances(x: Tensor, centers: Tensor) -> Tensor:
@@ -241,40 +246,75 @@ def _fit_exact(x: Tensor, centers: Tensor, prices: Tensor, problem: _Problem) ->
     return *best, inertia, iteration
 
 
+@dataclass
+class _Descent:
+    """Centres and prices on their way, over all samples."""
+
+    samples: _Samples
+    centers: Tensor
+    prices: Tensor
+    temperature: float
+    low: Tensor
+    high: Tensor
+    labels: Tensor
+    caution: float = 1.0  # weight of the curvature at the warmer temperatures, which see further
+
+    def look(self, prices: Tensor) -> tuple[_Sums, float, float]:
+        """One pass at these prices: its sums, the dual value, the share of samples that are too many somewhere."""
+        found = self.samples.scan(self.centers, prices.to(self.samples.dtype), self.temperature, self.labels)
+        bound = float((prices.clamp(min=0) * self.high + prices.clamp(max=0) * self.low).sum())
+        over = (found.counts - self.high).clamp(min=0).sum() + (self.low - found.counts).clamp(min=0).sum()
+        return found, found.value + self.samples.scatter - bound, float(over) / self.samples.total
+
+    def step(self, found: _Sums) -> Tensor:
+        """Prices after a step from the current ones, where ``found`` was seen."""
+        curvature = found.curvature[0] + self.caution * found.curvature[1:].sum(0)
+        after = newton_price_step(self.prices, found.counts, curvature, self.low, self.high)
+        return _broadcast(after, self.samples.group)
+
+    def balance(self, seen: tuple[_Sums, float, float], passes: int, share: float) -> tuple[_Sums, float, float]:
+        """Climb the dual with the centres where they are, until no more than ``share`` of the samples are over."""
+        for _ in range(passes):
+            if seen[2] <= share:
+                break
+            trial = self.step(seen[0])
+            there = self.look(trial)
+            if there[1] >= seen[1]:
+                seen, self.prices = there, trial
+                self.caution = max(self.caution / 1.5, 0.1)
+            else:
+                self.caution = min(self.caution * 4, 100.0)
+        return seen
+
+
 def _lloyd(
     samples: _Samples, centers: Tensor, prices: Tensor, temperature: float, problem: _Problem
 ) -> tuple[Tensor, Tensor, Tensor, int]:
     """Passes over all samples that move centres and prices together, then prices only: labels, both, iterations."""
     low, high = problem.soft_bounds(samples.total, samples.total, prices.double())
-    centers, prices = centers.clone(), prices.double()
     labels = torch.zeros(samples.size, dtype=torch.int64, device=samples.device)
-    value, calm = np.inf, 0
-
-    def one_pass() -> tuple[_Sums, Tensor, float]:
-        found = samples.scan(centers, prices.to(samples.dtype), temperature, labels)
-        after = newton_price_step(prices, found.counts, found.soft, found.gram, temperature, low, high)
-        _broadcast(after, samples.group)
-        over = (found.counts - high).clamp(min=0).sum() + (low - found.counts).clamp(min=0).sum()
-        return found, after, float(over) / samples.total
-
+    way = _Descent(samples, centers, prices.double(), temperature, low, high, labels)
+    seen = way.look(way.prices)
+    best, stale = np.inf, 0
     for iteration in range(1, problem.max_iter + 1):  # noqa: B007
-        found, after, over = one_pass()
-        bound = float((prices.clamp(min=0) * high + prices.clamp(max=0) * low).sum())
-        now = found.value + samples.scatter - bound
-        calm = calm + 1 if abs(value - now) <= problem.tol * now and over < 0.1 else 0
-        value, prices = now, after
+        seen = way.balance(seen, _BALANCE_PASSES, _BALANCED)
+        found, value, over = seen
         size = found.counts[:, None]
-        centers = torch.where(size > 0, found.sums / size.clamp(min=1), centers.double()).to(samples.dtype)
-        if calm == 2:
+        moved = torch.where(size > 0, found.sums / size.clamp(min=1), way.centers.double())
+        gain = float((size * (moved - way.centers).square()).sum())  # by this much the squared distances fall
+        prices, way.centers = way.prices, moved.to(samples.dtype)
+        if over <= _BALANCED:
+            way.prices = way.step(found)
+        seen = way.look(way.prices)
+        if over <= _BALANCED and seen[2] > 5 * _BALANCED:
+            way.prices = prices
+            seen = way.look(prices)
+        stale = 0 if value < best * (1 - problem.tol) else stale + 1
+        best = min(best, value)
+        if gain <= problem.tol * value or stale == _PATIENCE:
             break
-    best = np.inf, prices
-    for _ in range(_SETTLE_PASSES):
-        _, after, over = one_pass()
-        best = min(best, (over, prices), key=lambda pair: pair[0])
-        if over <= _SETTLED:
-            break
-        prices = after
-    return labels, centers, best[1], iteration
+    way.balance(seen, _SETTLE_PASSES, _SETTLED)
+    return labels, way.centers, way.prices, iteration
 
 
 def _offer(samples: _Samples, centers: Tensor, labels: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, np.ndarray]:

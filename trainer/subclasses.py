@@ -1,7 +1,9 @@
 """Stage 3: features and labels of the labelled images → subclass maps (docs/method.md section 7)."""
 
+import hashlib
 import io
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,10 +11,10 @@ import numpy as np
 import torch
 from PIL import Image
 from sklearn.cluster import KMeans
-from trainer.balanced_kmeans import BalancedKMeans
 
 from dataloaders.description import Sample, SegmentationData
 from dataloaders.reading import IGNORE, read_mask
+from trainer.balanced_kmeans import BalancedKMeans
 from trainer.features import features_dir
 from trainer.subclass_counts import subclass_counts
 from trainer.subclass_picture import save_subclass_picture
@@ -38,8 +40,11 @@ def make_subclasses(config: Config, data: SegmentationData, device: torch.device
     first = np.concatenate([[0], np.cumsum(counts)])
     maps = [np.full(target.classes.shape, IGNORE, np.int32) for target in targets]
     sizes, inertia = [], []
+    finished = _FinishedClasses(config, targets)
     for index, name in enumerate(progress(data.classes, desc="clustering", unit="class")):
-        clusters, error = _cluster(config, targets, index, counts[index], int(per_class[index]), device)
+        clusters, error = finished.get(index, counts[index]) or finished.keep(
+            index, counts[index], _cluster(config, targets, index, counts[index], int(per_class[index]), device)
+        )
         at = 0
         for target, subclass_map in zip(targets, maps, strict=True):
             mine = target.classes == index
@@ -66,7 +71,35 @@ def make_subclasses(config: Config, data: SegmentationData, device: torch.device
     save_subclass_picture(folder.parent / f"{folder.name}.png", table)
     text = json.dumps(asdict(table), indent=1)
     write_atomically(folder / TABLE, lambda file: file.write(text.encode()))
+    finished.clear()
     return table
+
+
+class _FinishedClasses:
+    """Clusters of the classes that are done, so that an interrupted stage 3 goes on at the class it was at."""
+
+    def __init__(self, config: Config, targets: list["_Positions"]):
+        self.folder = config.subclass_dir / ".finished_classes"
+        features = [(target.path.name, target.path.stat().st_mtime_ns) for target in targets]
+        made_from = [features, config.clustering_algorithm, config.random_seed, config.ignore_index]
+        self.key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
+
+    def _path(self, index: int, n_clusters: int) -> Path:
+        return self.folder / f"{self.key}_{index}_{n_clusters}.npz"
+
+    def get(self, index: int, n_clusters: int) -> tuple[np.ndarray, float] | None:
+        if not self._path(index, n_clusters).is_file():
+            return None
+        with np.load(self._path(index, n_clusters), allow_pickle=False) as contents:
+            return contents["clusters"], float(contents["inertia"])
+
+    def keep(self, index: int, n_clusters: int, result: tuple[np.ndarray, float]) -> tuple[np.ndarray, float]:
+        clusters, inertia = result
+        write_atomically(self._path(index, n_clusters), lambda file: np.savez(file, clusters=clusters, inertia=inertia))
+        return result
+
+    def clear(self) -> None:
+        shutil.rmtree(self.folder)
 
 
 class _Positions:

@@ -6,7 +6,6 @@ each side reads the other's files. ``resume`` is ours alone.
 
 import hashlib
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +60,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             contents = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # on a damaged file the unpickler may stumble over anything
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UsageError(f"{path}: is no checkpoint that can be read safely ({reason}).") from None
-    if not isinstance(contents, dict) or not isinstance(contents.get("state_dict"), dict):
+    state_dict = contents.get("state_dict") if isinstance(contents, dict) else None
+    if not isinstance(state_dict, dict) or not all(isinstance(value, Tensor) for value in state_dict.values()):
         raise UsageError(f"{path}: holds no state_dict; it is not a checkpoint of this project or of the original.")
-    contents["state_dict"] = {name.removeprefix(PREFIX): value for name, value in contents["state_dict"].items()}
+    contents["state_dict"] = {name.removeprefix(PREFIX): value for name, value in state_dict.items()}
     return contents
 
 

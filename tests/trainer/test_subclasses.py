@@ -7,6 +7,7 @@ from PIL import Image
 
 from dataloaders import Sample, SegmentationData
 from dataloaders.reading import IGNORE, read_subclass_map
+from trainer import subclasses
 from trainer.features import features_dir
 from trainer.subclass_table import read_subclass_table
 from trainer.subclasses import make_subclasses, resize_nearest
@@ -90,12 +91,30 @@ def test_more_than_255_subclasses_take_16_bit_maps(config, data):
     many = config.model_copy(update={"subclass_counts": [18, 250]})
     table = make_subclasses(many, data, CPU)
     assert table.counts == [18, 12]  # no class gets more subclasses than it has samples
-    from trainer.subclasses import _save_map
-
     path = config.subclass_dir / "wide.png"
-    _save_map(path, np.array([[0, 299, IGNORE]]), 300)
+    subclasses._save_map(path, np.array([[0, 299, IGNORE]]), 300)
     assert np.asarray(Image.open(path)).tolist() == [[0, 299, 65535]]
     assert read_subclass_map(path, 300).tolist() == [[0, 299, IGNORE]]
+
+
+def test_interrupted_clustering_goes_on_at_the_class_it_was_at(config, data, monkeypatch):
+    both = config.model_copy(update={"subclass_counts": [4, 3]})
+    clustered, cluster = [], subclasses._cluster
+
+    def fail_at_class_1(config, targets, index, *more):
+        if index == 1 and 1 not in clustered:
+            clustered.append(index)
+            raise KeyboardInterrupt
+        clustered.append(index)
+        return cluster(config, targets, index, *more)
+
+    expected = make_subclasses(both, data, CPU)
+    monkeypatch.setattr(subclasses, "_cluster", fail_at_class_1)
+    with pytest.raises(KeyboardInterrupt):
+        make_subclasses(both, data, CPU)
+    assert make_subclasses(both, data, CPU) == expected
+    assert clustered == [0, 1, 1]
+    assert [path.name for path in both.subclass_dir.iterdir() if path.name.startswith(".")] == []
 
 
 def test_missing_features_name_the_command_of_stage_2(config, data):
