@@ -1,0 +1,95 @@
+"""Command line of the data preparation: ``python3 -m dataloaders.prepare voc|cityscapes``."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dataloaders.prepare.cityscapes import prepare_cityscapes
+from dataloaders.prepare.report import Report
+from dataloaders.prepare.voc import prepare_voc
+from utils.errors import UsageError
+
+DONE, INCOMPLETE, REFUSED, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the tool and return its exit code: 0 done, 1 files missing or unreadable, 2 refused, 130 stopped."""
+    options = _parser().parse_args(arguments)
+    try:
+        report = _run(options)
+    except UsageError as error:
+        return _stop(f"error: {error}", REFUSED)
+    except OSError as error:  # a folder that may not be read, a file system that went away
+        return _stop(f"error: {error.filename or 'file system'}: {error.strerror or error}", REFUSED)
+    except KeyboardInterrupt:
+        return _stop("stopped; the same command goes on from here", INTERRUPTED)
+    print(report.text())
+    return INCOMPLETE if report.problems else DONE
+
+
+def _run(options: argparse.Namespace) -> Report:
+    if options.data_set == "voc":
+        return prepare_voc(
+            options.root,
+            options.source,
+            download=options.download,
+            check=options.check,
+            workers=options.workers,
+        )
+    return prepare_cityscapes(options.root, options.source, check=options.check, workers=options.workers)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python3 -m dataloaders.prepare",
+        description="Lay out a data set as the training reads it. Safe to interrupt and to repeat.",
+    )
+    data_sets = parser.add_subparsers(dest="data_set", required=True)
+    voc = data_sets.add_parser("voc", help="PASCAL VOC 2012 with the augmented training set")
+    cityscapes = data_sets.add_parser("cityscapes", help="Cityscapes, 19 classes")
+    for command, root in ((voc, "dataset/voc"), (cityscapes, "dataset/cityscapes")):
+        command.add_argument(
+            "--root", type=Path, default=Path(root), help="folder of the prepared data (default: %(default)s)"
+        )
+        command.add_argument(
+            "--source",
+            type=Path,
+            nargs="+",
+            default=[],
+            help="folders that hold the downloaded archives or the extracted trees (default: the root)",
+        )
+        command.add_argument(
+            "--check",
+            action="store_true",
+            help="change nothing; read every file and list what is missing or unreadable",
+        )
+        command.add_argument(
+            "--workers",
+            type=_positive,
+            default=_cores(),
+            help="processes (default: %(default)s, the cores)",
+        )
+    voc.add_argument("--download", action="store_true", help="first fetch VOC 2012 and SBD into the root (3.4 GB)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not a number of processes; at least 1")
+    return number
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _stop(message: str, code: int) -> int:
+    print(message, file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
