@@ -65,13 +65,11 @@ def run(options: argparse.Namespace) -> None:
         options.set.append(f"clustering_algorithm={options.clustering_algorithm}")
     config = load_config(options.config, options.set)
 
-    from dataloaders import make_ready
     from trainer.stages import run_stage
     from utils.distributed import choose_device, launch, process_count
 
     stage = next((name for name in STAGES if getattr(options, name)), "train")
     device = choose_device(options.device)
-    make_ready(config)
     processes = options.processes or process_count(config.n_gpu, device)
     if stage in ("clustering", "summary"):
         processes = 1

@@ -21,24 +21,24 @@ class Difficulty:
     """How far scenes differ; colours and brightness are in 0..1, pairs are ranges, if not said."""
 
     size_range: tuple[float, float] = (0.875, 1.125)  # height and width, as factors of the nominal size
-    exposure: tuple[float, float] = (-0.05, 0.18)  # log brightness, mean and standard deviation
-    gamma: float = 0.15  # log gamma, standard deviation
-    contrast: float = 0.15  # log contrast, standard deviation
-    saturation: float = 0.40  # log saturation, standard deviation
-    tint: float = 0.12  # log gain of red against blue (colour temperature), standard deviation
-    light_gradient: float = 0.20  # brightness change from one side of the image to the other, largest
-    blur_probability: float = 0.5
+    exposure: tuple[float, float] = (-0.04, 0.14)  # log brightness, mean and standard deviation
+    gamma: float = 0.10  # log gamma, standard deviation
+    contrast: float = 0.10  # log contrast, standard deviation
+    saturation: float = 0.30  # log saturation, standard deviation
+    tint: float = 0.08  # log gain of red against blue (colour temperature), standard deviation
+    light_gradient: float = 0.16  # brightness change from one side of the image to the other, largest
+    blur_probability: float = 0.3
     blur_sigma: tuple[float, float] = (0.4, 1.0)  # pixels
-    noise: tuple[float, float] = (0.004, 0.025)  # standard deviation of pixel noise
+    noise: tuple[float, float] = (0.004, 0.016)  # standard deviation of pixel noise
     mode_jitter: tuple[float, float] = (
         0.03,
         0.015,
     )  # of a material: brightness, each channel; std. deviations
-    object_contrast: tuple[float, float] = (0.8, 1.2)  # factor of a material's texture contrast
+    object_contrast: tuple[float, float] = (0.9, 1.1)  # factor of a material's texture contrast
     shadow: tuple[float, float] = (0.15, 0.45)  # darkness of a cast shadow
     shading: float = 0.16  # light across one object
     placements: int = 5  # places tried for an object; the emptiest is taken, so more means less occlusion
-    distractors: tuple[float, ...] = (0.35, 0.35, 0.2, 0.1)  # probability of 0, 1, 2, 3 background blobs
+    distractors: tuple[float, ...] = (0.6, 0.3, 0.1)  # probability of 0, 1, 2 background blobs
 
 
 @dataclass(frozen=True)
@@ -117,40 +117,40 @@ MATERIALS: dict[str, tuple[Material, ...]] = {
         Material("petals", (0.84, 0.42, 0.56), (0.35, 0.60), 1.1, 0.5),
     ),
     "block": (
-        Material("facade", (0.42, 0.20, 0.17), (0.8, 1.2), 0.9, 1.0),
-        Material("facade", (0.50, 0.50, 0.52), (0.8, 1.2), 0.9, 0.3),
+        Material("facade", (0.45, 0.18, 0.14), (0.8, 1.2), 0.9, 1.0),
+        Material("facade", (0.50, 0.50, 0.54), (0.8, 1.2), 0.9, 0.3),
     ),
     "ring": (
-        Material("water", (0.90, 0.90, 0.86), (0.8, 1.6), 1.2),
-        Material("water", (0.88, 0.40, 0.18), (0.8, 1.6), 1.2),
+        Material("water", (0.92, 0.92, 0.90), (0.8, 1.6), 1.2),
+        Material("water", (0.20, 0.45, 0.80), (0.8, 1.6), 1.2),
     ),
     "triangle": (
-        Material("roof", (0.78, 0.48, 0.28), (0.7, 1.1), 1.0, 0.9),
-        Material("roof", (0.28, 0.48, 0.44), (0.7, 1.1), 1.0, 0.5),
+        Material("roof", (0.16, 0.62, 0.52), (0.7, 1.1), 1.0, 0.9),
+        Material("roof", (0.52, 0.30, 0.70), (0.7, 1.1), 1.0, 0.5),
     ),
     "pole": (
-        Material("tree", (0.30, 0.22, 0.16), (0.7, 1.2), 0.4, 0.2),
+        Material("tree", (0.34, 0.24, 0.15), (0.7, 1.2), 0.4, 0.2),
         Material("tree", (0.72, 0.71, 0.68), (0.7, 1.2), 0.3, 0.1),
     ),
     "star": (
-        Material("petal", (0.94, 0.76, 0.26), (0.6, 1.0), 0.7, 0.5),
-        Material("petal", (0.82, 0.26, 0.24), (0.6, 1.0), 0.7, 0.5),
+        Material("petal", (0.97, 0.85, 0.15), (0.6, 1.0), 0.7, 0.5),
+        Material("petal", (0.80, 0.20, 0.80), (0.6, 1.0), 0.7, 0.5),
     ),
     "cross": (
-        Material("eaves", (0.80, 0.20, 0.18), (0.8, 1.2), 0.45, 0.3),
-        Material("eaves", (0.92, 0.92, 0.90), (0.8, 1.2), 0.45, 0.2),
+        Material("eaves", (0.85, 0.10, 0.12), (0.8, 1.2), 0.45, 0.3),
+        Material("eaves", (0.10, 0.10, 0.12), (0.8, 1.2), 0.35, 0.2),
     ),
 }
 
 BACKGROUND_COLOUR = (0, 0, 0)
 OBJECTS: tuple[ObjectClass, ...] = (
-    ObjectClass("disk", (128, 0, 0), "disk", (0.14, 0.50, 0.36), (20, 29), 0, (0.72, 0.28)),
-    ObjectClass("block", (0, 128, 0), "block", (0.30, 0.45, 0.25), (16, 25), 0, (0.72, 0.28)),
-    ObjectClass("ring", (128, 128, 0), "ring", (0.35, 0.45, 0.20), (14, 23), 1, (0.72, 0.28)),
-    ObjectClass("triangle", (0, 0, 128), "triangle", (0.35, 0.45, 0.20), (15, 24), 1, (0.72, 0.28)),
-    ObjectClass("pole", (128, 0, 128), "pole", (0.45, 0.35, 0.20), (44, 76), 1, (0.65, 0.35)),
-    ObjectClass("star", (0, 128, 128), "star", (0.70, 0.24, 0.06), (13, 19), 2, (0.72, 0.28)),
-    ObjectClass("cross", (192, 128, 0), "cross", (0.80, 0.19, 0.01), (9.6, 11.6), 2, (0.72, 0.28)),
+    ObjectClass("disk", (128, 0, 0), "disk", (0.40, 0.52, 0.08), (26, 36), 0, (0.75, 0.25)),
+    ObjectClass("block", (0, 128, 0), "block", (0.50, 0.46, 0.04), (22, 32), 0, (0.75, 0.25)),
+    ObjectClass("ring", (128, 128, 0), "ring", (0.58, 0.40, 0.02), (20, 29), 1, (0.75, 0.25)),
+    ObjectClass("triangle", (0, 0, 128), "triangle", (0.58, 0.40, 0.02), (21, 30), 1, (0.75, 0.25)),
+    ObjectClass("pole", (128, 0, 128), "pole", (0.55, 0.41, 0.04), (48, 76), 1, (0.75, 0.25)),
+    ObjectClass("star", (0, 128, 128), "star", (0.70, 0.28, 0.02), (14.5, 18.5), 2, (0.75, 0.25)),
+    ObjectClass("cross", (192, 128, 0), "cross", (0.78, 0.21, 0.01), (10.8, 12.6), 2, (0.75, 0.25)),
 )
 DIFFICULTY = Difficulty()
 NOMINAL = 128.0  # pixels; radii in OBJECTS are for a scene of this size
@@ -342,7 +342,7 @@ def _disk(rng: np.random.Generator) -> list[np.ndarray]:
 
 def _ring(rng: np.random.Generator) -> list[np.ndarray]:
     (outer,) = _disk(rng)
-    return [outer, outer[::-1] * rng.uniform(0.48, 0.6)]
+    return [outer, outer[::-1] * rng.uniform(0.40, 0.5)]
 
 
 def _block(rng: np.random.Generator) -> list[np.ndarray]:
@@ -357,7 +357,7 @@ def _triangle(rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def _pole(rng: np.random.Generator) -> list[np.ndarray]:
-    half = rng.uniform(0.055, 0.085)
+    half = rng.uniform(0.085, 0.12)
     points = np.array([[-half, -1], [half, -1], [half * 1.2, 1], [-half * 1.2, 1]])
     return [_rotated(points, rng.normal(0, 0.12))]
 

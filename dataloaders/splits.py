@@ -37,13 +37,11 @@ def _split_line(line: str, root: Path) -> tuple[Path, Path | None]:
     def below(text: str) -> Path:
         return root / text.strip().lstrip("/")
 
-    spaces = [at for at, letter in enumerate(line) if letter.isspace()]
-    pairs = [(below(line[:at]), below(line[at:])) for at in spaces]
-    if len(pairs) > 1:  # names with spaces: the cut that leads to files
-        pairs = [pair for pair in pairs if all(path.is_file() for path in pair)] or pairs
-        if not any(path.is_file() for path in pairs[0]) and below(line).is_file():
-            return below(line), None
-    return pairs[0] if pairs else (below(line), None)
+    cuts: list[tuple[Path, Path | None]] = [
+        (below(line[:at]), below(line[at:])) for at, letter in enumerate(line) if letter.isspace()
+    ]
+    # Names may have spaces: the cut that leads to both files, or else to the image; the label may be left out.
+    return max([*cuts, (below(line), None)], key=lambda cut: [path is not None and path.is_file() for path in cut])
 
 
 def choose_labelled(ids: Iterable[str], n_labelled: int, seed: int) -> tuple[list[str], list[str]]:

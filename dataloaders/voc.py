@@ -50,7 +50,8 @@ def open_custom(config: Config) -> SegmentationData:
 def _open(
     config: Config, root: Path, lists: Path, mask_folder: str, classes: tuple[str, ...], palette: np.ndarray
 ) -> SegmentationData:
-    images = {path.stem: path for path in (root / "JPEGImages").iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
+    files = sorted((root / "JPEGImages").iterdir())  # in order, so that of a.jpg and a.png the same one is taken
+    images = {path.stem: path for path in files if path.suffix.lower() in IMAGE_SUFFIXES}
     masks = {path.stem: path for path in (root / mask_folder).iterdir() if path.suffix.lower() == ".png"}
     id_lists = root / "ImageSets" / "Segmentation"
 

@@ -21,32 +21,30 @@ def demo_set(tmp_path_factory) -> Path:
     return root
 
 
-@pytest.fixture
-def tiny_settings(demo_set, tmp_path) -> dict:
-    """Settings of a run of six iterations on ``demo_set`` with the smallest network, writing to ``tmp_path``."""
-    return {
+def write_tiny_configs(demo_set: Path, folder: Path, num_workers: int) -> tuple[Path, Path]:
+    """``tiny_baseline.json`` and ``tiny_usrn.json``: eight iterations, the smallest network, to ``folder/saved``."""
+    settings = {
         "dataset": "custom",
         "data_dir": str(demo_set),
         "n_labeled_examples": 8,
         "num_images_all": 16,
         "pretrained": False,
         "model": {"layers": 14, "base_width": 4, "out_dim": 8},
-        "train_supervised": {"batch_size": 4, "crop_size": 32, "base_size": 48, "num_workers": 0},
-        "train_unsupervised": {"batch_size": 4, "crop_size": 32, "base_size": 48, "num_workers": 0},
-        "val_loader": {"batch_size": 2, "num_workers": 0},
-        "trainer": {
-            "epochs": 2, "log_per_iter": 2, "save_dir": str(tmp_path / "saved"), "log_dir": str(tmp_path / "saved"),
-        },
-    }  # fmt: skip
-
-
-@pytest.fixture
-def tiny_configs(tiny_settings, tmp_path) -> tuple[Path, Path]:
-    """``tiny_baseline.json`` and ``tiny_usrn.json`` with the tiny settings as their base."""
-    (tmp_path / "base.json").write_text(json.dumps(tiny_settings))
+        "train_supervised": {"batch_size": 4, "crop_size": 32, "base_size": 48, "num_workers": num_workers},
+        "train_unsupervised": {"batch_size": 4, "crop_size": 32, "base_size": 48, "num_workers": num_workers},
+        "val_loader": {"batch_size": 2, "num_workers": num_workers},
+        "trainer": {"epochs": 2, "log_per_iter": 2, "save_dir": f"{folder}/saved", "log_dir": f"{folder}/saved"},
+    }
+    (folder / "base.json").write_text(json.dumps(settings))
     paths = []
     for name in ("Baseline", "USRN"):
         run = f"tiny_{name.lower()}"
-        paths.append(tmp_path / f"{run}.json")
+        paths.append(folder / f"{run}.json")
         paths[-1].write_text(json.dumps({"base": "base.json", "name": name, "experim_name": run}))
-    return tuple(paths)
+    return paths[0], paths[1]
+
+
+@pytest.fixture
+def tiny_configs(demo_set, tmp_path) -> tuple[Path, Path]:
+    """The two tiny configurations on ``demo_set``, without data-loading processes."""
+    return write_tiny_configs(demo_set, tmp_path, num_workers=0)

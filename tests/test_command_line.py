@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import main as command_line
+from tests.conftest import write_tiny_configs
 from utils.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -35,23 +36,7 @@ def refused(capsys, *arguments) -> str:
 def finished(demo_set, tmp_path_factory):
     """The folder of a run of all four stages, evaluation and summary; and what each command printed."""
     folder = tmp_path_factory.mktemp("run")
-    settings = {
-        "dataset": "custom",
-        "data_dir": str(demo_set),
-        "n_labeled_examples": 8,
-        "num_images_all": 16,
-        "pretrained": False,
-        "model": {"layers": 14, "base_width": 4, "out_dim": 8},
-        "train_supervised": {"batch_size": 4, "crop_size": 32, "base_size": 48, "num_workers": 1},
-        "train_unsupervised": {"batch_size": 4, "crop_size": 32, "base_size": 48, "num_workers": 1},
-        "val_loader": {"batch_size": 2, "num_workers": 1},
-        "trainer": {"epochs": 2, "log_per_iter": 2, "save_dir": f"{folder}/saved", "log_dir": f"{folder}/saved"},
-    }
-    (folder / "base.json").write_text(json.dumps(settings))
-    for name in ("Baseline", "USRN"):
-        run_name = f"tiny_{name.lower()}"
-        text = json.dumps({"base": "base.json", "name": name, "experim_name": run_name})
-        (folder / f"{run_name}.json").write_text(text)
+    write_tiny_configs(demo_set, folder, num_workers=1)
     printed = {}
     for title, arguments in {
         "1": ["--config", folder / "tiny_baseline.json"],
@@ -86,6 +71,19 @@ def test_four_stages_leave_what_the_method_says(finished, demo_set):
     assert any((usrn / "tensorboard").iterdir())
     assert len(list((usrn / "preds").glob("*.png"))) == 5
     assert Image.open(usrn / "comparison.png").height > 5 * 40
+
+
+def test_tensorboard_has_every_loss_rate_score_and_picture(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder, _ = finished
+    events = EventAccumulator(str(folder / "saved" / "tiny_usrn" / "tensorboard")).Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {f"loss/{name}" for name in ("total", "Ls", "Ls_sub", "Lu_reg", "Lu_sub")} <= tags
+    assert {"learning rate/heads", "learning rate/backbone", "mIoU/train", "mIoU/val"} <= tags
+    assert {f"pseudo labels/{name}" for name in ("confident", "confident_sub", "gate_open")} <= tags
+    assert [event.step for event in events.Scalars("mIoU/val")] == [2, 4, 6, 8]
+    assert "image, target, prediction/0" in events.Tags()["images"]
 
 
 def test_summary_sets_the_baseline_beside_usrn(finished):

@@ -22,9 +22,11 @@ OnImage = Callable[[Sample, Tensor, Tensor, Tensor], None]
 """Called with a sample, its image uint8 (3, H, W), its target and its prediction (H, W)."""
 
 
-def validation_loader(config: Config, data: SegmentationData, device: torch.device) -> DataLoader:
-    """The validation images that fall to this process, each once over all processes."""
-    stream = EvaluationStream(data.validation, n_classes=len(data.classes), ignore_index=config.ignore_index)
+def whole_image_loader(
+    config: Config, data: SegmentationData, samples: tuple[Sample, ...], device: torch.device
+) -> DataLoader:
+    """Whole images with their masks: those of ``samples`` that fall to this process, each once over all processes."""
+    stream = EvaluationStream(samples, n_classes=len(data.classes), ignore_index=config.ignore_index)
     return evaluation_loader(
         stream,
         config.val_loader.batch_size,

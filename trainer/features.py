@@ -9,10 +9,10 @@ from torch import nn
 
 from dataloaders.description import SegmentationData
 from dataloaders.photometry import normalise, to_unit
-from dataloaders.streams import EvaluationStream, evaluation_loader
+from trainer.evaluation import whole_image_loader
 from utils.checkpoint import write_atomically
 from utils.config import Config
-from utils.distributed import barrier, rank, world_size
+from utils.distributed import barrier
 from utils.logger import progress
 
 
@@ -25,15 +25,7 @@ def save_features(config: Config, data: SegmentationData, network: nn.Module, de
     """
     folder = features_dir(config)
     folder.mkdir(parents=True, exist_ok=True)
-    stream = EvaluationStream(data.labelled, n_classes=len(data.classes), ignore_index=config.ignore_index)
-    loader = evaluation_loader(
-        stream,
-        config.val_loader.batch_size,
-        config.val_loader.num_workers,
-        rank=rank(),
-        world_size=world_size(),
-        pin_memory=device.type == "cuda",
-    )
+    loader = whole_image_loader(config, data, data.labelled, device)
     network.eval()
     for batch in progress(loader, desc="features", unit="batch"):
         features = network.pixel_features(normalise(to_unit(batch["images"].to(device, non_blocking=True))))

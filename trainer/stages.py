@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dataloaders import SegmentationData, open_data
+from dataloaders import SegmentationData, make_ready, open_data
 from models import build_network
 from trainer.evaluation import (
     PredictionWriter,
@@ -16,7 +16,7 @@ from trainer.evaluation import (
     read_results,
     save_results,
     scores_table,
-    validation_loader,
+    whole_image_loader,
 )  # fmt: skip
 from trainer.features import features_dir, save_features
 from trainer.subclass_table import TABLE
@@ -33,6 +33,9 @@ from utils.logger import log, start_log
 def run_stage(stage: str, config: Config, resume: str | None, force: bool, device: torch.device) -> None:
     """Run one stage in this process."""
     start_log(config.run_dir / "log.txt")
+    if is_main():
+        make_ready(config)
+    barrier()
     stages: dict[str, Callable] = {
         "train": train, "save_feature": save_feature, "clustering": clustering, "test": test, "summary": summary,
     }  # fmt: skip
@@ -159,7 +162,7 @@ def test(config: Config, resume: str | None, force: bool, device: torch.device) 
         record.undo()
         result = evaluate(
             network,
-            validation_loader(config, data, device),
+            whole_image_loader(config, data, data.validation, device),
             len(data.classes),
             device,
             on_image=PredictionWriter(config.run_dir / "preds", data.palette),

@@ -13,7 +13,7 @@ from models import build_network, imagenet_weights, load_imagenet_weights
 from trainer.baseline import BaselineStep
 from trainer.batches import TrainingBatches
 from trainer.board import Board
-from trainer.evaluation import evaluate, percent, validation_loader
+from trainer.evaluation import evaluate, percent, whole_image_loader
 from trainer.subclass_table import SubclassTable, read_subclass_table
 from trainer.usrn import USRNStep
 from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
@@ -70,7 +70,7 @@ class Trainer:
             subclass_dir=config.subclass_dir if subclasses else None,
             n_subclasses=subclasses.n_subclasses if subclasses else 0,
         )
-        self.validation = validation_loader(config, data, device)
+        self.validation = whole_image_loader(config, data, data.validation, device)
         self.board = Board(config, data, self.iteration)
 
     def train(self) -> float:

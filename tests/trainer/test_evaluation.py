@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from dataloaders import Sample, open_data
-from trainer.evaluation import PredictionWriter, evaluate, read_results, save_results, scores_table, validation_loader
+from trainer.evaluation import PredictionWriter, evaluate, read_results, save_results, scores_table, whole_image_loader
 from utils.config_file import load_config
 from utils.metrics import scores
 from utils.palette import voc_palette
@@ -30,11 +30,9 @@ def test_every_validation_image_counts_once_whatever_the_batch_size(config_and_d
     config, data = config_and_data
     counts = []
     for batch_size in (1, 3):
-        loader = validation_loader(
-            config.model_copy(update={"val_loader": config.val_loader.model_copy(update={"batch_size": batch_size})}),
-            data,
-            torch.device("cpu"),
-        )
+        settings = config.val_loader.model_copy(update={"batch_size": batch_size})
+        sized = config.model_copy(update={"val_loader": settings})
+        loader = whole_image_loader(sized, data, data.validation, torch.device("cpu"))
         result = evaluate(Brightest(), loader, len(data.classes), torch.device("cpu"))
         counts.append((result.labelled, result.correct))
     assert counts[0] == counts[1]
@@ -45,7 +43,7 @@ def test_every_validation_image_counts_once_whatever_the_batch_size(config_and_d
 def test_evaluation_leaves_the_network_in_the_mode_it_came_in(config_and_data):
     config, data = config_and_data
     network = Brightest().train()
-    evaluate(network, validation_loader(config, data, torch.device("cpu")), 8, torch.device("cpu"))
+    evaluate(network, whole_image_loader(config, data, data.validation, torch.device("cpu")), 8, torch.device("cpu"))
     assert network.training
 
 
@@ -57,7 +55,7 @@ def test_predictions_are_palette_images_of_the_images_size(config_and_data, tmp_
         seen[sample.id] = prediction.numpy()
         PredictionWriter(tmp_path / "preds", data.palette)(sample, image, target, prediction)
 
-    loader = validation_loader(config, data, torch.device("cpu"))
+    loader = whole_image_loader(config, data, data.validation, torch.device("cpu"))
     evaluate(Brightest(), loader, len(data.classes), torch.device("cpu"), on_image=on_image)
     for sample in data.validation:
         with Image.open(tmp_path / "preds" / f"{sample.id}.png") as mask, Image.open(sample.image) as image:
