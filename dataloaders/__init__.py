@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from dataloaders.cityscapes import open_cityscapes
-from dataloaders.demo import make_demo
 from dataloaders.description import Sample, SegmentationData
 from dataloaders.voc import open_custom, open_voc
 from utils.config import Config
@@ -14,6 +13,8 @@ __all__ = ["Sample", "SegmentationData", "make_ready", "open_data"]
 def make_ready(config: Config) -> None:
     """Make what can be made by code: the demo data set, where it is missing. Once, before processes start."""
     if config.dataset == "demo":
+        from dataloaders.demo import make_demo  # scikit-learn takes seconds to import
+
         make_demo(Path(config.data_dir))
 
 

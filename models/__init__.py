@@ -1,6 +1,8 @@
-"""The networks: DeepLabv3+ with one branch (Baseline) or two (USRN)."""
+"""The networks: DeepLabv3+ with one branch (Baseline) or two (USRN).
 
-from models.imagenet import imagenet_weights, load_imagenet_weights
+``models.imagenet`` has the ImageNet weights; it is imported where they are asked for, since torchvision takes seconds.
+"""
+
 from models.segmentor import USRN, Baseline, build_network
 
-__all__ = ["USRN", "Baseline", "build_network", "imagenet_weights", "load_imagenet_weights"]
+__all__ = ["USRN", "Baseline", "build_network"]

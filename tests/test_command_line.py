@@ -143,7 +143,9 @@ def test_two_processes_train_and_evaluate_as_one_does(finished, tmp_path):
     more = ["--set", f"trainer.save_dir={tmp_path}/saved", "--set", "trainer.log_dir=" + str(tmp_path / "saved")]
     result = run("-c", folder / "tiny_usrn.json", "--processes", "2", *more)
     assert result.returncode == 0, result.stderr
-    result = run("-c", folder / "tiny_usrn.json", "--test", "--processes", "2", *more)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "main.py"]
+    command = [*torchrun, "-c", folder / "tiny_usrn.json", "--test", *more]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     two = json.loads((tmp_path / "saved" / "tiny_usrn" / "results.json").read_text())
     one = folder / "saved" / "tiny_usrn"

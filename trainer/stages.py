@@ -20,7 +20,6 @@ from trainer.evaluation import (
 )  # fmt: skip
 from trainer.features import features_dir, save_features
 from trainer.subclass_table import TABLE
-from trainer.subclasses import make_subclasses
 from trainer.summary import save_comparison
 from trainer.trainer import Trainer
 from utils.checkpoint import fingerprint, load_checkpoint, load_weights, write_atomically
@@ -140,6 +139,8 @@ def save_feature(config: Config, resume: str | None, force: bool, device: torch.
 
 def clustering(config: Config, resume: str | None, force: bool, device: torch.device) -> None:
     """Stage 3."""
+    from trainer.subclasses import make_subclasses  # scikit-learn and matplotlib take seconds to import
+
     record = Record(config, f"clustering by {config.clustering_algorithm}")
     features = Record(config, "save_feature")._read().get("save_feature", {})
     if record.is_done(features.get("source", ""), config.subclass_dir / TABLE, force):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dataloaders.description import SegmentationData
-from models import build_network, imagenet_weights, load_imagenet_weights
+from models import build_network
 from trainer.baseline import BaselineStep
 from trainer.batches import TrainingBatches
 from trainer.board import Board
@@ -202,6 +202,8 @@ class Trainer:
             base_width=model.base_width,
         )
         if pretrained:
+            from models.imagenet import imagenet_weights, load_imagenet_weights
+
             load_imagenet_weights(network, imagenet_weights(model.layers, PRETRAINED))
         return network
 

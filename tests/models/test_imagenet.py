@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torchvision.models import resnet50
 
-from models import Baseline, build_network, imagenet_weights, load_imagenet_weights
-from models.imagenet import FILES, WEIGHTS
+from models import Baseline, build_network
+from models.imagenet import FILES, WEIGHTS, imagenet_weights, load_imagenet_weights
 from models.resnet import SUBCLASS_LAYERS
 from utils.errors import UsageError
 

@@ -1,0 +1,236 @@
+"""Time, memory and error of balanced k-means; prints a table and, last, one JSON line.
+
+    python -m benchmarks.balanced_kmeans                              # 50,000 x 256, 121 clusters, and optimality
+    python -m benchmarks.balanced_kmeans --sizes 50000 700000         # and how time grows with the samples
+    python -m benchmarks.balanced_kmeans --reference DIR              # error on the data sets in DIR, ten seeds each
+    python -m benchmarks.balanced_kmeans --features DIR               # real features, .npy files of (256, h, w)
+    python -m benchmarks.balanced_kmeans --device cuda --sizes 700000
+
+The optimality is measured against k-means-constrained's min-cost flow where that package is there, against SciPy's
+assignment solver where not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from trainer.balanced_kmeans import BalancedKMeans  # noqa: E402
+
+Row = dict[str, object]
+
+
+def make_features(n: int, d: int = 256, modes: int = 40, seed: int = 0) -> np.ndarray:
+    """(n, d) float16 like a decoder's features: non-negative, in uneven modes, correlated within each."""
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(np.full(modes, 0.7))
+    centers = rng.gamma(0.5, 1.0, (modes, d))
+    spread = 0.25 * rng.normal(size=(modes, 24, d))
+    features = np.empty((n, d), np.float16)
+    for start in range(0, n, 8192):
+        mode = rng.choice(modes, min(8192, n - start), p=shares)
+        block = centers[mode] + 0.2 * rng.normal(size=(len(mode), d))
+        latent = rng.normal(size=(len(mode), 24))
+        for one in np.unique(mode):
+            block[mode == one] += latent[mode == one] @ spread[one]
+        features[start : start + len(mode)] = np.maximum(block, 0)
+    return features
+
+
+def read_features(folder: Path) -> np.ndarray:
+    """(n, 256) float16: every position of every .npy file of shape (256, h, w) below ``folder``."""
+    files = sorted(folder.rglob("*.npy"))
+    if not files:
+        raise SystemExit(f"{folder}: no .npy files")
+    return np.concatenate([np.load(f, mmap_mode="r").reshape(256, -1).T for f in files]).astype(np.float16, copy=False)
+
+
+class Peak:
+    """Most resident memory of this process inside the block, above that at its start, in bytes."""
+
+    def __enter__(self) -> Peak:
+        self.start = self.most = self._resident()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.bytes = max(self.most, self._resident()) - self.start
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.01):
+            self.most = max(self.most, self._resident())
+
+    @staticmethod
+    def _resident() -> int:
+        try:
+            return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+        except OSError:  # not Linux
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def time_fit(X: np.ndarray, k: int, device: str, name: str) -> Row:
+    """One fit: seconds, processor seconds, memory above the input."""
+    with Peak() as peak:
+        start, processor = time.perf_counter(), time.process_time()
+        model = BalancedKMeans(k, random_state=0, device=device).fit(X)
+        seconds, processor = time.perf_counter() - start, time.process_time() - processor
+    sizes = np.bincount(model.labels_, minlength=k)
+    return {
+        "what": name,
+        "n": len(X),
+        "d": X.shape[1],
+        "k": k,
+        "seconds": round(seconds, 2),
+        "cpu_seconds": round(processor, 2),
+        "peak_gb": round(peak.bytes / 1e9, 3),
+        "iterations": model.n_iter_,
+        "inertia": model.inertia_,
+        "sizes": f"{sizes.min()}..{sizes.max()}",
+    }
+
+
+def time_unconstrained(X: np.ndarray, k: int, iterations: int) -> Row:
+    """scikit-learn's KMeans, one start, this many iterations, on a float32 copy made beforehand."""
+    X = X.astype(np.float32)
+    start, processor = time.perf_counter(), time.process_time()
+    model = KMeans(k, n_init=1, max_iter=iterations, tol=0, random_state=0).fit(X)
+    seconds, processor = time.perf_counter() - start, time.process_time() - processor
+    return {
+        "what": "scikit-learn KMeans",
+        "n": len(X),
+        "d": X.shape[1],
+        "k": k,
+        "seconds": round(seconds, 2),
+        "cpu_seconds": round(processor, 2),
+        "iterations": model.n_iter_,
+        "inertia": float(model.inertia_),
+    }
+
+
+def optimality(n: int = 5000, k: int = 30) -> Row:
+    """Cost of the last assignment over the least cost of any balanced assignment to the same centres, less one."""
+    X = make_features(n).astype(np.float64)
+    model = BalancedKMeans(k, random_state=0, device="cpu").fit(X)
+    cost = ((X**2).sum(1)[:, None] - 2 * X @ model.cluster_centers_.T) + (model.cluster_centers_**2).sum(1)
+    found = cost[np.arange(n), model.labels_].sum()
+    try:
+        from k_means_constrained.k_means_constrained_ import _labels_constrained
+
+        labels = np.full(n, -1, np.int32)
+        distances = np.zeros(n)
+        _labels_constrained(X, model.cluster_centers_, n // k, -(-n // k), distances, labels)
+        least, judge = cost[np.arange(n), labels].sum(), "k-means-constrained"
+    except ImportError:
+        low, spare = n // k, n % k
+        seats = np.concatenate([np.repeat(cost, low, axis=1), cost[:, : k if spare else 0]], axis=1)
+        if spare:  # every cluster may take one more, but only so many do: idle samples sit on the other extra seats
+            idle = np.full((k - spare, seats.shape[1]), 0.0)
+            idle[:, : low * k] = 1e3 * cost.max()
+            seats = np.concatenate([seats, idle])
+        rows, columns = linear_sum_assignment(seats)
+        least, judge = seats[rows, columns][rows < n].sum(), "scipy"
+    return {"what": f"optimality against {judge}", "n": n, "k": k, "excess": float(found / least - 1)}
+
+
+def error_on(folder: Path, seeds: int) -> list[Row]:
+    """Mean inertia over ``seeds`` fits of each data set of reference_sse.json, over the reference's mean."""
+    rows: list[Row] = []
+    for name, entry in json.loads((folder / "reference_sse.json").read_text()).items():
+        X = np.loadtxt(folder / f"{name}.csv", delimiter=",")
+        for run in entry["hard_balanced"]:
+            start = time.perf_counter()
+            models = [BalancedKMeans(run["k"], random_state=seed).fit(X) for seed in range(seeds)]
+            seconds = (time.perf_counter() - start) / seeds
+            for model in models:
+                sizes = np.bincount(model.labels_, minlength=run["k"])
+                assert sizes.max() - sizes.min() <= 1, (name, sizes)
+            ratios = np.array([model.inertia_ for model in models]) / run["sse_mean"]
+            rows.append(
+                {
+                    "what": name,
+                    "n": len(X),
+                    "k": run["k"],
+                    "seconds": round(seconds, 3),
+                    "mean_ratio": round(float(ratios.mean()), 5),
+                    "max_ratio": round(float(ratios.max()), 5),
+                }
+            )
+    return rows
+
+
+def print_table(rows: list[Row]) -> None:
+    """The rows under the union of their keys."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [keys] + [
+        [f"{v:.6g}" if isinstance(v, float) else str(v) for v in (row.get(key, "") for key in keys)] for row in rows
+    ]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(keys))]
+    for line in cells:
+        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="*", default=[50_000], help="numbers of made samples (50000)")
+    parser.add_argument("--clusters", type=int, default=121)
+    parser.add_argument("--dimensions", type=int, default=256)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or auto (cpu)")
+    parser.add_argument("--threads", type=int, default=None, help="threads for both libraries")
+    parser.add_argument("--reference", type=Path, help="folder with reference_sse.json and its .csv files")
+    parser.add_argument("--seeds", type=int, default=10, help="fits per data set of --reference")
+    parser.add_argument("--features", type=Path, help="folder of .npy features of shape (256, h, w)")
+    parser.add_argument("--no-optimality", action="store_true", help="leave out the comparison with an exact solver")
+    parser.add_argument("--no-sklearn", action="store_true", help="leave out scikit-learn's KMeans")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+
+    rows: list[Row] = []
+    summary: dict[str, object] = {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    with threadpool_limits(arguments.threads):
+        if arguments.device != "cpu" and torch.cuda.is_available():
+            summary["device"] = torch.cuda.get_device_name()
+            torch.ones(1, device="cuda").sum().item()  # the context is not the algorithm's time
+        made = []
+        for n in arguments.sizes:
+            X = make_features(n, arguments.dimensions)
+            made.append(time_fit(X, arguments.clusters, arguments.device, "balanced"))
+            rows.append(made[-1])
+            if n == min(arguments.sizes) and not arguments.no_sklearn:
+                rows.append(time_unconstrained(X, arguments.clusters, int(made[-1]["iterations"])))
+                summary["times_sklearn"] = round(made[-1]["seconds"] / rows[-1]["seconds"], 3)
+                summary["times_sklearn_cpu"] = round(made[-1]["cpu_seconds"] / rows[-1]["cpu_seconds"], 3)
+            del X
+        if len(made) > 1:
+            grown = np.log(made[-1]["seconds"] / made[0]["seconds"]) / np.log(made[-1]["n"] / made[0]["n"])
+            summary["exponent"] = round(float(grown), 3)
+        if not arguments.no_optimality:
+            rows.append(optimality())
+        if arguments.reference:
+            rows += error_on(arguments.reference, arguments.seeds)
+        if arguments.features:
+            X = read_features(arguments.features)
+            rows.append(time_fit(X, min(arguments.clusters, len(X)), arguments.device, "real features"))
+    print_table(rows)
+    print(json.dumps({**summary, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
