@@ -144,13 +144,13 @@ MATERIALS: dict[str, tuple[Material, ...]] = {
 
 BACKGROUND_COLOUR = (0, 0, 0)
 OBJECTS: tuple[ObjectClass, ...] = (
-    ObjectClass("disk", (128, 0, 0), "disk", (0.40, 0.52, 0.08), (26, 36), 0, (0.75, 0.25)),
-    ObjectClass("block", (0, 128, 0), "block", (0.50, 0.46, 0.04), (22, 32), 0, (0.75, 0.25)),
-    ObjectClass("ring", (128, 128, 0), "ring", (0.58, 0.40, 0.02), (20, 29), 1, (0.75, 0.25)),
-    ObjectClass("triangle", (0, 0, 128), "triangle", (0.58, 0.40, 0.02), (21, 30), 1, (0.75, 0.25)),
-    ObjectClass("pole", (128, 0, 128), "pole", (0.55, 0.41, 0.04), (48, 76), 1, (0.75, 0.25)),
-    ObjectClass("star", (0, 128, 128), "star", (0.70, 0.28, 0.02), (14.5, 18.5), 2, (0.75, 0.25)),
-    ObjectClass("cross", (192, 128, 0), "cross", (0.78, 0.21, 0.01), (10.8, 12.6), 2, (0.75, 0.25)),
+    ObjectClass("disk", (128, 0, 0), "disk", (0.40, 0.52, 0.08), (26, 36), 0, (0.92, 0.08)),
+    ObjectClass("block", (0, 128, 0), "block", (0.50, 0.46, 0.04), (22, 32), 0, (0.92, 0.08)),
+    ObjectClass("ring", (128, 128, 0), "ring", (0.58, 0.40, 0.02), (20, 29), 1, (0.92, 0.08)),
+    ObjectClass("triangle", (0, 0, 128), "triangle", (0.58, 0.40, 0.02), (21, 30), 1, (0.92, 0.08)),
+    ObjectClass("pole", (128, 0, 128), "pole", (0.55, 0.41, 0.04), (48, 76), 1, (0.92, 0.08)),
+    ObjectClass("star", (0, 128, 128), "star", (0.70, 0.28, 0.02), (14.5, 18.5), 2, (0.92, 0.08)),
+    ObjectClass("cross", (192, 128, 0), "cross", (0.78, 0.21, 0.01), (10.8, 12.6), 2, (0.92, 0.08)),
 )
 DIFFICULTY = Difficulty()
 NOMINAL = 128.0  # pixels; radii in OBJECTS are for a scene of this size

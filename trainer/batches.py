@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from dataloaders.description import SegmentationData
 from dataloaders.geometry import LABELLED_SCALES, UNLABELLED_SCALES, Geometry
@@ -17,7 +18,8 @@ from utils.distributed import rank, world_size
 class TrainingBatches:
     """Batches of a whole run, iteration ``start`` to ``iterations``, by the names of a step's arguments.
 
-    Baseline: ``x``, ``y``. USRN, which gives ``n_subclasses``: ``s``, ``u_weak`` and ``u_strong`` as well.
+    Baseline: ``x``, ``y``. USRN, which gives ``subclass_dir``: ``s`` as well and, from iteration
+    ``unsupervised_from`` on, ``u_weak`` and ``u_strong``.
     """
 
     def __init__(
@@ -28,11 +30,12 @@ class TrainingBatches:
         *,
         iterations: int,
         start: int = 0,
+        unsupervised_from: int = 0,
         subclass_dir: Path | None = None,
         n_subclasses: int = 0,
     ):
         self.device = device
-        self._span = {"iterations": iterations, "start": start}
+        self.iterations, self.start, self.unsupervised_from = iterations, start, unsupervised_from
         self._seed = config.random_seed
         supervised, unsupervised = config.train_supervised, config.train_unsupervised
         labelled = LabelledStream(
@@ -45,27 +48,28 @@ class TrainingBatches:
             subclass_dir=subclass_dir,
             n_subclasses=n_subclasses,
         )
-        self.labelled = self._loader(labelled, supervised, LABELLED)
+        self.labelled = self._loader(labelled, supervised, LABELLED, start)
         self.unlabelled = None
         if subclass_dir is not None:
             geometry = Geometry.from_config(unsupervised, UNLABELLED_SCALES)
             unlabelled = UnlabelledStream(data.unlabelled, geometry, seed=config.random_seed)
-            self.unlabelled = self._loader(unlabelled, unsupervised, UNLABELLED)
+            first = min(max(start, unsupervised_from), iterations)
+            self.unlabelled = self._loader(unlabelled, unsupervised, UNLABELLED, first)
 
-    def _loader(self, dataset, stream: StreamConfig, number: int):
+    def _loader(self, dataset: Dataset, stream: StreamConfig, number: int, start: int) -> DataLoader:
         sampler = DrawSampler(
-            len(dataset), stream.batch_size, seed=self._seed, stream=number, rank=rank(), world_size=world_size(),
-            **self._span,
+            len(dataset), stream.batch_size, self.iterations, seed=self._seed, stream=number, start=start,
+            rank=rank(), world_size=world_size(),
         )  # fmt: skip
         return training_loader(dataset, sampler, stream.num_workers, pin_memory=self.device.type == "cuda")
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        if self.unlabelled is None:
-            for labelled in self.labelled:
-                yield self._supervised(labelled)
-        else:
-            for labelled, unlabelled in zip(self.labelled, self.unlabelled, strict=True):
-                yield self._supervised(labelled) | self._two_views(unlabelled)
+        unlabelled = iter(self.unlabelled) if self.unlabelled is not None else None
+        for iteration, labelled in enumerate(self.labelled, self.start):
+            batch = self._supervised(labelled)
+            if unlabelled is not None and iteration >= self.unsupervised_from:
+                batch |= self._two_views(next(unlabelled))
+            yield batch
 
     def _supervised(self, batch: dict) -> dict[str, Tensor]:
         images = to_unit(self._move(batch["image"]))

@@ -28,6 +28,9 @@ class Board:
         self.classes, self.palette = data.classes, data.palette
         self.history = config.run_dir / "history.jsonl"
         self.writer = None
+        # Spread over the list: neighbours are often frames of one film.
+        images = data.validation
+        self.shown = {images[number * len(images) // PICTURES].id for number in range(PICTURES)}
         self._pictures: list[tuple[Tensor, Tensor, Tensor]] = []
         if not is_main():
             return
@@ -81,7 +84,7 @@ class Board:
         return self.writer is not None and (number % every == 0 or epoch + 1 == schedule.epochs)
 
     def keep_picture(self, sample: Sample, image: Tensor, target: Tensor, prediction: Tensor) -> None:
-        if len(self._pictures) < PICTURES:
+        if sample.id in self.shown:
             self._pictures.append((image.cpu(), target.cpu(), prediction.cpu()))
 
     def close(self) -> None:

@@ -2,11 +2,13 @@
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
 
 from dataloaders.description import SegmentationData
 from models import build_network
@@ -67,6 +69,7 @@ class Trainer:
             device,
             iterations=self.schedule.iterations,
             start=self.iteration,
+            unsupervised_from=config.model.epoch_start_unsup * self.schedule.iterations_per_epoch,
             subclass_dir=config.subclass_dir if subclasses else None,
             n_subclasses=subclasses.n_subclasses if subclasses else 0,
         )
@@ -81,7 +84,7 @@ class Trainer:
         bar = progress(total=schedule.iterations, initial=self.iteration, desc=self.config.experim_name, unit="it")
         with bar:
             for epoch in range(self.iteration // schedule.iterations_per_epoch, schedule.epochs):
-                train_scores = self._train_epoch(epoch, batches, bar)
+                train_scores = self._train_epoch(batches, bar)
                 last = epoch + 1 == schedule.epochs
                 if settings.val and (last or (epoch + 1) % settings.val_per_epochs == 0):
                     self._validate(epoch, train_scores)
@@ -97,14 +100,11 @@ class Trainer:
         barrier()
         return self.best
 
-    def _train_epoch(self, epoch: int, batches, bar) -> Scores:
-        unsupervised = epoch >= self.config.model.epoch_start_unsup
+    def _train_epoch(self, batches: Iterator[dict[str, Tensor]], bar: tqdm) -> Scores:
         confusion = ConfusionMatrix(self.n_classes, self.device)
         self.step.train()
         for _ in range(self.schedule.iterations_per_epoch):
             batch = next(batches)
-            if not unsupervised:
-                batch = {name: values for name, values in batch.items() if not name.startswith("u_")}
             out = self._iterate(batch)
             confusion.update(out.pop("prediction"), batch["y"])
             for name, value in out.items():
@@ -129,7 +129,7 @@ class Trainer:
         self.optimizer.step()
         return out | {"total": out["total"].detach()}
 
-    def _log_scalars(self, bar) -> None:
+    def _log_scalars(self, bar: tqdm) -> None:
         means = all_mean(torch.stack([torch.stack(values).mean() for values in self.running.values()]))
         values = dict(zip(self.running, means.tolist(), strict=True))
         self.running.clear()
