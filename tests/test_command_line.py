@@ -1,6 +1,7 @@
 """The four stages and the user's mistakes, through the command line."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,12 +16,13 @@ from tests.conftest import write_tiny_configs
 from utils.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parent.parent
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # tiny tensors: more threads only wait for each other
 
 
 def run(*arguments) -> subprocess.CompletedProcess:
     """``python3 main.py`` with these arguments, in a process of its own."""
     command = [sys.executable, str(ROOT / "main.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=ONE_THREAD)
 
 
 def refused(capsys, *arguments) -> str:
@@ -145,7 +147,7 @@ def test_two_processes_train_and_evaluate_as_one_does(finished, tmp_path):
     assert result.returncode == 0, result.stderr
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "main.py"]
     command = [*torchrun, "-c", folder / "tiny_usrn.json", "--test", *more]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=ONE_THREAD)
     assert result.returncode == 0, result.stderr
     two = json.loads((tmp_path / "saved" / "tiny_usrn" / "results.json").read_text())
     one = folder / "saved" / "tiny_usrn"

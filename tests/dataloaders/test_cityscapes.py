@@ -38,6 +38,7 @@ def test_masks_of_training_images_lie_under_their_names(root):
     data = open_cityscapes(config_of(root, "cityscapes"))
     assert len(data.labelled) == 2
     assert sorted(ids(data.labelled) + ids(data.unlabelled)) == [f"{key}_leftImg8bit" for key in TRAIN]
+    assert all(sample.label is None for sample in data.unlabelled)
     for sample in data.labelled:
         key = sample.id.removesuffix("_leftImg8bit")
         assert sample.image == root / "images/train" / (key + IMAGE)
