@@ -32,7 +32,7 @@ from trainer.balanced_passes import (
 _EXACT_SAMPLES = 20_000  # up to here, and to this many distances, every assignment is exact
 _EXACT_DISTANCES = 2**20
 _SUBSET_PER_CLUSTER = 64  # samples for the start of a large problem
-_MIDDLE = 2**16  # samples that a far larger problem is solved on before all of them
+_LEVELS = (2**14, 2**16)  # samples that a far larger problem is solved on before all of them
 _STARTS = 3  # a small problem is solved so many times for each of n_init, and the best kept
 
 
@@ -224,8 +224,10 @@ class BalancedKMeans(ClusterMixin, BaseEstimator):
             labels = broadcast(everyone.to(samples.device), group)[samples.start : samples.start + samples.size]
         else:
             centers, prices, temperature, _ = min(found, key=lambda start: start[3])
-            if n > 3 * _MIDDLE:  # most of the way on a subset: there a pass costs little
-                chosen = np.sort(rng.choice(n, _MIDDLE, replace=False))
+            for size in _LEVELS:  # most of the way on subsets: there a pass costs little
+                if n <= 3 * size:
+                    break
+                chosen = np.sort(rng.choice(n, size, replace=False))
                 middle = Samples(samples.everywhere(torch.from_numpy(chosen)), samples.device, None)
                 _, centers, prices, _ = lloyd(middle, centers - middle.mean, prices, temperature, problem)
                 centers = centers + middle.mean

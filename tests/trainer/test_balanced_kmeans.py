@@ -34,7 +34,7 @@ def _one_thread():
 def _always_large(monkeypatch):
     """Small problems take the way of large ones, the very large ones' middle subset included."""
     monkeypatch.setattr(balanced_kmeans, "_EXACT_SAMPLES", 0)
-    monkeypatch.setattr(balanced_kmeans, "_MIDDLE", 500)
+    monkeypatch.setattr(balanced_kmeans, "_LEVELS", (300, 600))
 
 
 def _features(n: int, d: int = 16, seed: int = 0) -> np.ndarray:
@@ -214,7 +214,7 @@ def test_streamed_error_is_that_of_exact_fits(monkeypatch):
     X = _features(4000)
     exact = np.mean([BalancedKMeans(20, random_state=seed).fit(X).inertia_ for seed in range(3)])
     monkeypatch.setattr(balanced_kmeans, "_EXACT_SAMPLES", 0)
-    monkeypatch.setattr(balanced_kmeans, "_MIDDLE", 1000)
+    monkeypatch.setattr(balanced_kmeans, "_LEVELS", (500, 1000))
     streamed = np.mean([BalancedKMeans(20, random_state=seed).fit(X).inertia_ for seed in range(3)])
     assert streamed <= 1.02 * exact
 
@@ -274,7 +274,7 @@ def _fit_shares(rank: int, port: int, folder: str) -> None:
     exact_samples = balanced_kmeans._EXACT_SAMPLES
     for mode in ("exact", "streamed"):
         balanced_kmeans._EXACT_SAMPLES = exact_samples if mode == "exact" else 0
-        balanced_kmeans._MIDDLE = 1000
+        balanced_kmeans._LEVELS = (500, 1000)
         for world, ends in ((1, [5003]), (2, [1200, 5003]), (3, [1200, 1200, 5003])):
             if rank < world:
                 share = X[ends[rank - 1] if rank else 0 : ends[rank]]
@@ -289,7 +289,7 @@ def test_number_of_processes_does_not_change_the_result(tmp_path, monkeypatch):
     X = _features(5003)
     alone = {"exact": BalancedKMeans(12, random_state=0, device="cpu").fit(X)}
     monkeypatch.setattr(balanced_kmeans, "_EXACT_SAMPLES", 0)
-    monkeypatch.setattr(balanced_kmeans, "_MIDDLE", 1000)
+    monkeypatch.setattr(balanced_kmeans, "_LEVELS", (500, 1000))
     alone["streamed"] = BalancedKMeans(12, random_state=0, device="cpu").fit(X)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
