@@ -84,7 +84,6 @@ REGIONS: dict[str, tuple[str, int, int, int, int]] = {  # photograph, left, top,
     "roof": ("china.jpg", 166, 88, 252, 120),
     "eaves": ("china.jpg", 90, 250, 170, 282),
     "petals": ("flower.jpg", 224, 136, 396, 308),
-    "petal": ("flower.jpg", 330, 170, 410, 280),
     "bokeh": ("flower.jpg", 456, 0, 640, 376),
     "leaf": ("flower.jpg", 0, 90, 140, 330),
 }
