@@ -168,6 +168,16 @@ def test_a_process_that_fails_gives_its_one_message(finished, tmp_path):
     assert result.stderr.count("error: ") == 1
 
 
+def test_subclass_maps_of_another_run_are_used_with_a_warning(finished, tmp_path, capsys):
+    folder, _ = finished
+    maps = folder / "saved" / "tiny_baseline" / "label_subcls_balanced_kmeans"
+    arguments = ["-c", str(folder / "tiny_usrn.json"), "--set", "experim_name=other_usrn"]
+    arguments += ["--set", f"trainer.save_dir={tmp_path}", "--set", f"trainer.log_dir={tmp_path}"]
+    assert command_line.main([*arguments, "--set", f"label_subcls={maps}"]) == 0
+    assert "subclass maps of another run" in capsys.readouterr().err
+    assert (tmp_path / "other_usrn" / "best_model.pth").is_file()
+
+
 def test_missing_data_set_names_the_place_and_the_readme(tiny_configs, capsys):
     message = refused(capsys, "-c", tiny_configs[0], "--set", "data_dir=dataset/nowhere")
     assert "dataset/nowhere" in message

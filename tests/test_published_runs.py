@@ -22,7 +22,6 @@ def run_all_stages(run: str, data_dir: Path, tmp_path: Path) -> tuple[Path, list
         f"data_dir={data_dir}",
         "n_labeled_examples=4",
         "num_images_all=8",
-        "subclass_counts=auto",
         "pretrained=false",
         "model.layers=14",
         "model.base_width=4",

@@ -97,6 +97,9 @@ def train(config: Config, resume: str | None, force: bool, device: torch.device)
     if record.is_done(source, config.run_dir / "best_model.pth", force):
         return
     checkpoint = _checkpoint_to_go_on_from(config, resume, force)
+    own = config.experim_name.removesuffix("_usrn")
+    if config.name == USRN and config.baseline_dir.name.removesuffix("_baseline") != own:
+        log.warning(f"label_subcls: {config.subclass_dir} holds the subclass maps of another run than {own}")
     data = open_data(config)
     trainer = Trainer(config, data, device, checkpoint)
     record.undo()

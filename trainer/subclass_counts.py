@@ -25,6 +25,8 @@ def subclass_counts(config: Config, samples_per_class: np.ndarray) -> list[int]:
         N_c, labelled positions of every class, (C,).
     """
     rule, n_classes = config.subclass_counts, len(samples_per_class)
+    if rule is None:
+        rule = "auto" if paper_counts(config) is None else "paper"
     if isinstance(rule, list):
         counts, source = rule, "subclass_counts"
     elif rule == "paper":

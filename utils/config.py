@@ -122,9 +122,10 @@ class Config(Section):
     clustering_algorithm: Literal["balanced_kmeans", "normal_kmeans"] = Field(
         "balanced_kmeans", description="stage 3: the method, or the paper's ablation"
     )
-    subclass_counts: Literal["auto", "paper"] | float | list[int] = Field(
-        "auto",
-        description="K_c: auto (by pixels), paper (published splits), a factor on auto, or a list",
+    subclass_counts: Literal["auto", "paper"] | float | list[int] | None = Field(
+        None,
+        description="K_c: auto (by pixels), paper (published splits), a factor on auto, or a list; null is paper for a "
+        "published split and auto for any other",
     )
     subclass_quantile: float = Field(
         0.5, ge=0, le=1, description="N_ref is this quantile of the labelled pixels per class that occurs"
@@ -148,7 +149,7 @@ class Config(Section):
     @classmethod
     def _positive_counts(cls, value: Any) -> Any:
         counts = value if isinstance(value, list) else [value]
-        if any(not isinstance(count, str) and count <= 0 for count in counts):
+        if any(isinstance(count, int | float) and count <= 0 for count in counts):
             raise ValueError("counts and factors must be above 0")
         return value
 

@@ -57,11 +57,19 @@ def test_scaling_does_not_shift_masks_against_the_image(base_size):
     assert np.abs(shift).max() < 0.2, f"masks lie {shift} pixels (down, right) of the image"
 
 
+def test_masks_get_no_values_between_those_of_their_classes():
+    everything = geometry(scales=LABELLED_SCALES, flip=True, rotate=True, crop_size=64)
+    mask = np.random.default_rng(0).choice([0, 200], (50, 80)).astype(np.int16)
+    for seed in range(10):
+        _, (result,) = everything(positions(50, 80)[0], [mask], np.random.default_rng(seed))
+        assert set(np.unique(result)) <= {0, 200, IGNORE}
+
+
 @pytest.mark.parametrize("size", [(50, 80), (10, 12), (1, 90), (90, 1), (1, 1), (32, 32), (33, 31)])
 @pytest.mark.parametrize("everything", [True, False])
 def test_result_always_has_the_crops_size(size, everything):
     on = {"scales": LABELLED_SCALES, "flip": True, "rotate": True, "blur": True} if everything else {}
-    for seed in range(5):
+    for seed in range(30):
         image, masks = geometry(**on)(*positions(*size), np.random.default_rng(seed))
         assert image.shape == (32, 32, 3)
         assert image.dtype == np.uint8

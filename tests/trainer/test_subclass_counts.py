@@ -32,7 +32,13 @@ def test_rule_names_what_it_takes():
     assert subclass_counts(config(subclass_counts="paper"), samples)[0] == 121
     assert subclass_counts(config(subclass_counts=[3] * 21), samples) == [3] * 21
     assert subclass_counts(config(subclass_counts=2.0), samples) == [2] * 21
-    assert subclass_counts(config(), samples) == [1] * 21
+    assert subclass_counts(config(subclass_counts="auto"), samples) == [1] * 21
+
+
+def test_without_a_rule_a_published_split_has_the_papers_counts_and_any_other_automatic_ones():
+    assert subclass_counts(config(), np.full(21, 50)) == list(PAPER_COUNTS["voc", 331])
+    assert subclass_counts(config(n_labeled_examples=300), np.full(21, 50)) == [1] * 21
+    assert subclass_counts(config(dataset="custom"), np.full(21, 50)) == [1] * 21
 
 
 def test_counts_that_do_not_fit_are_refused():

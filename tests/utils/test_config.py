@@ -76,7 +76,7 @@ def test_published_run_has_the_methods_settings(run: str):
     assert (model.pos_thresh_value, model.entropy_gate, model.epoch_start_unsup) == (0.75, True, 0)
     assert (model.supervised_w, model.loss_weight_subcls, model.loss_weight_unsup) == (1, 1, 1)
     assert (config.ignore_index, config.random_seed, config.pretrained) == (255, 42, True)
-    assert (config.subclass_counts, config.clustering_algorithm) == ("paper", "balanced_kmeans")
+    assert (config.subclass_counts, config.clustering_algorithm) == (None, "balanced_kmeans")
 
 
 @pytest.mark.parametrize("run", PUBLISHED)
