@@ -51,11 +51,12 @@ def make_features(n: int, d: int = 256, modes: int = 40, seed: int = 0) -> np.nd
 
 
 def read_features(folder: Path) -> np.ndarray:
-    """(n, 256) float16: every position of every .npy file of shape (256, h, w) below ``folder``."""
-    files = sorted(folder.rglob("*.npy"))
-    if not files:
-        raise SystemExit(f"{folder}: no .npy files")
-    return np.concatenate([np.load(f, mmap_mode="r").reshape(256, -1).T for f in files]).astype(np.float16, copy=False)
+    """(n, c) float16: every position of every .npy file of shape (c, h, w) below ``folder``; others are passed over."""
+    maps = [np.load(file, mmap_mode="r") for file in sorted(folder.rglob("*.npy"))]
+    maps = [array for array in maps if array.ndim == 3]
+    if not maps:
+        raise SystemExit(f"{folder}: no .npy files of shape (256, h, w)")
+    return np.concatenate([array.reshape(len(array), -1).T for array in maps]).astype(np.float16, copy=False)
 
 
 class Peak:

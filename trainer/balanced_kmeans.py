@@ -7,6 +7,8 @@ sums, counts, prices, the subset for the start and the few samples to repair tra
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -224,12 +226,13 @@ class BalancedKMeans(ClusterMixin, BaseEstimator):
             labels = broadcast(everyone.to(samples.device), group)[samples.start : samples.start + samples.size]
         else:
             centers, prices, temperature, _ = min(found, key=lambda start: start[3])
+            rough = replace(problem, tol=10 * problem.tol)
             for size in _LEVELS:  # most of the way on subsets: there a pass costs little
                 if n <= 3 * size:
                     break
                 chosen = np.sort(rng.choice(n, size, replace=False))
                 middle = Samples(samples.everywhere(torch.from_numpy(chosen)), samples.device, None)
-                _, centers, prices, _ = lloyd(middle, centers - middle.mean, prices, temperature, problem)
+                _, centers, prices, _ = lloyd(middle, centers - middle.mean, prices, temperature, rough)
                 centers = centers + middle.mean
             centers, prices = broadcast(centers, group), broadcast(prices, group)
             labels, centers, prices, self.n_iter_ = lloyd(samples, centers, prices, temperature, problem)

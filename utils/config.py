@@ -65,7 +65,7 @@ class StreamConfig(Section):
     crop_size: int = Field(320, ge=8, description="side of the square crop in pixels")
     base_size: int = Field(400, ge=8, description="the long side is scaled around this many pixels")
     augment: bool = Field(True, description="false switches scale, flip, rotation and blur off")
-    scale: bool = Field(True, description="random scale")
+    scale: bool = Field(True, description="random scale; false leaves images at their size")
     flip: bool = Field(True, description="horizontal flip with probability 0.5")
     rotate: bool = Field(False, description="rotation by an integer angle in [-10, 10] degrees")
     blur: bool = Field(False, description="Gaussian blur of sigma up to 1.5")

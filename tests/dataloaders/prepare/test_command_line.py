@@ -208,7 +208,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_killed_with_workers_leaves_only_whole_files_and_no_processes(tmp_path: Path, how: int) -> None:
-    tree = voc_tree(tmp_path, train=100, val=2, sbd_only=300, size=(8, 8), classes=4)
+    tree = voc_tree(tmp_path, train=100, val=2, sbd_only=1500, size=(8, 8), classes=4)
     target = tmp_path / VOC / "SegmentationClassAug"
     process = subprocess.Popen(
         command("voc", "--root", tmp_path, "--workers", 2), stderr=subprocess.PIPE, start_new_session=True
