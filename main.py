@@ -4,6 +4,7 @@ import argparse
 import sys
 
 STAGES = ("test", "save_feature", "clustering", "summary")
+IN_ONE_PROCESS = ("clustering", "summary")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -65,15 +66,15 @@ def run(options: argparse.Namespace) -> None:
         options.set.append(f"clustering_algorithm={options.clustering_algorithm}")
     config = load_config(options.config, options.set)
 
-    from trainer.stages import run_stage
+    from trainer.stages import Options, run_stage
     from utils.distributed import choose_device, launch, process_count
 
     stage = next((name for name in STAGES if getattr(options, name)), "train")
     device = choose_device(options.device)
     processes = options.processes or process_count(config.n_gpu, device)
-    if stage in ("clustering", "summary"):
+    if stage in IN_ONE_PROCESS:
         processes = 1
-    launch(run_stage, (stage, config, options.resume, options.force), processes, device)
+    launch(run_stage, (stage, config, Options(options.resume, options.force)), processes, device)
 
 
 if __name__ == "__main__":

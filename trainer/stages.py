@@ -1,7 +1,8 @@
-"""The stages of a run, and the record of those that are done (docs/method.md section 1)."""
+"""The stages of a run (docs/method.md section 1)."""
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,84 +20,57 @@ from trainer.evaluation import (
     whole_image_loader,
 )  # fmt: skip
 from trainer.features import features_dir, save_features
+from trainer.record import Record
 from trainer.subclass_table import TABLE
 from trainer.summary import save_comparison
 from trainer.trainer import Trainer
-from utils.checkpoint import fingerprint, load_checkpoint, load_weights, write_atomically
+from utils.checkpoint import fingerprint, load_checkpoint, load_weights
 from utils.config import BASELINE, USRN, Config, differing_keys
 from utils.distributed import barrier, is_main
 from utils.errors import UsageError
 from utils.logger import log, start_log
 
 
-def run_stage(stage: str, config: Config, resume: str | None, force: bool, device: torch.device) -> None:
+@dataclass(frozen=True)
+class Options:
+    """What the command line says beside the configuration.
+
+    Attributes
+    ----------
+    resume
+        A checkpoint, or "auto": the run's own, where there is one.
+    force
+        Do a finished stage again.
+    """
+
+    resume: str | None = None
+    force: bool = False
+
+
+def run_stage(stage: str, config: Config, options: Options, device: torch.device) -> None:
     """Run one stage in this process."""
     start_log(config.run_dir / "log.txt")
     if is_main():
         make_ready(config)
     barrier()
-    stages: dict[str, Callable] = {
-        "train": train, "save_feature": save_feature, "clustering": clustering, "test": test, "summary": summary,
-    }  # fmt: skip
-    stages[stage](config, resume, force, device)
+    stages: dict[str, Callable[[Config, Options, torch.device], None]] = {
+        "train": train,
+        "save_feature": save_feature,
+        "clustering": clustering,
+        "test": test,
+        "summary": summary,
+    }
+    stages[stage](config, options, device)
 
 
-class Record:
-    """Which stages of a run are done, with which configuration and from which input: ``stages.json``."""
-
-    def __init__(self, config: Config, stage: str):
-        self.config, self.stage = config, stage
-        self.path = config.run_dir / "stages.json"
-
-    def _read(self) -> dict:
-        return json.loads(self.path.read_text()) if self.path.is_file() else {}
-
-    def is_done(self, source: str, output: Path, force: bool) -> bool:
-        """Whether the stage is done from this input; says so, and how to redo it.
-
-        Raises
-        ------
-        UsageError
-            It is done with another configuration, whose results this would replace.
-        """
-        entry = self._read().get(self.stage)
-        if force or entry is None or not output.exists():
-            return False
-        if entry["source"] != source:
-            log.info(f"{self.stage}: what it was made from has changed since; doing it again")
-            return False
-        differing = differing_keys(entry["config"], self.config)
-        if differing:
-            raise UsageError(
-                f"{output}: is the result of another configuration; it differs in "
-                f"{'; '.join(differing[:5])}. Give this run another experim_name, or replace the result with --force."
-            )
-        log.info(f"{self.stage} of {self.config.experim_name} is done: {output} (--force does it again)")
-        return True
-
-    def done(self, source: str) -> None:
-        self._write({**self._read(), self.stage: {"source": source, "config": self.config.model_dump()}})
-
-    def undo(self) -> None:
-        """Forget the stage, before its output is touched."""
-        barrier()
-        self._write({name: entry for name, entry in self._read().items() if name != self.stage})
-        barrier()
-
-    def _write(self, entries: dict) -> None:
-        if is_main():
-            text = json.dumps(entries, indent=1)
-            write_atomically(self.path, lambda file: file.write(text.encode()))
-
-
-def train(config: Config, resume: str | None, force: bool, device: torch.device) -> None:
+def train(config: Config, options: Options, device: torch.device) -> None:
     """Stages 1 and 4."""
     record = Record(config, "train")
     table = config.subclass_dir / TABLE
     source = fingerprint(table) if config.name == USRN and table.is_file() else ""
-    if record.is_done(source, config.run_dir / "best_model.pth", force):
+    if record.is_done(source, config.run_dir / "best_model.pth", options.force):
         return
-    checkpoint = _checkpoint_to_go_on_from(config, resume, force)
+    checkpoint = _checkpoint_to_go_on_from(config, options)
     own = config.experim_name.removesuffix("_usrn")
     if config.name == USRN and config.baseline_dir.name.removesuffix("_baseline") != own:
         log.warning(f"label_subcls: {config.subclass_dir} holds the subclass maps of another run than {own}")
@@ -108,11 +82,11 @@ def train(config: Config, resume: str | None, force: bool, device: torch.device)
     log.info(f"best val mIoU {percent(best)}; {config.run_dir / 'best_model.pth'}")
 
 
-def _checkpoint_to_go_on_from(config: Config, resume: str | None, force: bool) -> Path | None:
-    if resume != "auto":
-        return Path(resume) if resume else None
+def _checkpoint_to_go_on_from(config: Config, options: Options) -> Path | None:
+    if options.resume != "auto":
+        return Path(options.resume) if options.resume else None
     path = config.run_dir / "checkpoint.pth"
-    if force or not path.is_file():
+    if options.force or not path.is_file():
         return None
     state = load_checkpoint(path).get("resume")
     if state is None or state["finished"]:
@@ -126,11 +100,11 @@ def _checkpoint_to_go_on_from(config: Config, resume: str | None, force: bool) -
     return path
 
 
-def save_feature(config: Config, resume: str | None, force: bool, device: torch.device) -> None:
+def save_feature(config: Config, options: Options, device: torch.device) -> None:
     """Stage 2."""
-    path = _best_model(config, resume)
+    path = _best_model(config, options.resume)
     record, source = Record(config, "save_feature"), fingerprint(path)
-    if record.is_done(source, features_dir(config), force):
+    if record.is_done(source, features_dir(config), options.force):
         return
     data = open_data(config)
     network = load_network(config, data, path, device)
@@ -140,27 +114,27 @@ def save_feature(config: Config, resume: str | None, force: bool, device: torch.
     log.info(f"features of {count} images; {features_dir(config)}")
 
 
-def clustering(config: Config, resume: str | None, force: bool, device: torch.device) -> None:
+def clustering(config: Config, options: Options, device: torch.device) -> None:
     """Stage 3."""
     from trainer.subclasses import make_subclasses  # scikit-learn and matplotlib take seconds to import
 
     record = Record(config, f"clustering by {config.clustering_algorithm}")
-    features = Record(config, "save_feature")._read().get("save_feature", {})
-    if record.is_done(features.get("source", ""), config.subclass_dir / TABLE, force):
+    source = Record(config, "save_feature").source
+    if record.is_done(source, config.subclass_dir / TABLE, options.force):
         return
     data = open_data(config)
     record.undo()
     table = make_subclasses(config, data, device)
-    record.done(features.get("source", ""))
+    record.done(source)
     log.info(f"{table.n_subclasses} subclasses of {len(table.classes)} classes; {config.subclass_dir}")
 
 
-def test(config: Config, resume: str | None, force: bool, device: torch.device) -> None:
+def test(config: Config, options: Options, device: torch.device) -> None:
     """Evaluation of a checkpoint: the table, and a palette PNG per validation image."""
-    path = _best_model(config, resume)
+    path = _best_model(config, options.resume)
     record, source = Record(config, "test"), fingerprint(path)
     results = config.run_dir / "results.json"
-    if not record.is_done(source, results, force):
+    if not record.is_done(source, results, options.force):
         data = open_data(config)
         network = load_network(config, data, path, device)
         record.undo()
@@ -180,7 +154,7 @@ def test(config: Config, resume: str | None, force: bool, device: torch.device) 
         log.info(f"predictions: {config.run_dir / 'preds'}")
 
 
-def summary(config: Config, resume: str | None, force: bool, device: torch.device) -> None:
+def summary(config: Config, options: Options, device: torch.device) -> None:
     """The end of a run: the baseline's scores beside USRN's, and where everything is."""
     runs = {"baseline": config.baseline_dir, "USRN": config.run_dir}
     for run_dir in runs.values():

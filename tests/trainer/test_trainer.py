@@ -91,7 +91,7 @@ def test_unsupervised_losses_wait_for_their_epoch(tiny_configs):
 
     baseline = load_config(tiny_configs[0])
     for stage in (stages.train, stages.save_feature, stages.clustering):
-        stage(baseline, None, False, CPU)
+        stage(baseline, stages.Options(), CPU)
     _, run_dir = train(tiny_configs[1], "model.epoch_start_unsup=2", "trainer.log_per_iter=1")
     with_unsupervised = [entry["iteration"] for entry in history(run_dir) if "Lu_reg" in entry]
     assert with_unsupervised == [5, 6, 7, 8]  # two iterations an epoch; epochs 0 and 1 are supervised

@@ -1,0 +1,63 @@
+"""Which stages of a run are done, with which configuration and from which input."""
+
+import json
+from pathlib import Path
+
+from utils.checkpoint import write_atomically
+from utils.config import Config, differing_keys
+from utils.distributed import barrier, is_main
+from utils.errors import UsageError
+from utils.logger import log
+
+
+class Record:
+    """One stage's entry in the run's ``stages.json``."""
+
+    def __init__(self, config: Config, stage: str):
+        self.config, self.stage = config, stage
+        self.path = config.run_dir / "stages.json"
+
+    @property
+    def source(self) -> str:
+        """What the stage was made from when it was last done; "" where it was not."""
+        return self._read().get(self.stage, {}).get("source", "")
+
+    def is_done(self, source: str, output: Path, force: bool) -> bool:
+        """Whether the stage is done from this input; says so, and how to redo it.
+
+        Raises
+        ------
+        UsageError
+            It is done with another configuration, whose results this would replace.
+        """
+        entry = self._read().get(self.stage)
+        if force or entry is None or not output.exists():
+            return False
+        if entry["source"] != source:
+            log.info(f"{self.stage}: what it was made from has changed since; doing it again")
+            return False
+        differing = differing_keys(entry["config"], self.config)
+        if differing:
+            raise UsageError(
+                f"{output}: is the result of another configuration; it differs in "
+                f"{'; '.join(differing[:5])}. Give this run another experim_name, or replace the result with --force."
+            )
+        log.info(f"{self.stage} of {self.config.experim_name} is done: {output} (--force does it again)")
+        return True
+
+    def done(self, source: str) -> None:
+        self._write({**self._read(), self.stage: {"source": source, "config": self.config.model_dump()}})
+
+    def undo(self) -> None:
+        """Forget the stage, before its output is touched."""
+        barrier()
+        self._write({name: entry for name, entry in self._read().items() if name != self.stage})
+        barrier()
+
+    def _write(self, entries: dict) -> None:
+        if is_main():
+            text = json.dumps(entries, indent=1)
+            write_atomically(self.path, lambda file: file.write(text.encode()))
+
+    def _read(self) -> dict:
+        return json.loads(self.path.read_text()) if self.path.is_file() else {}
