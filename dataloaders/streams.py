@@ -5,6 +5,9 @@ the seed, the stream and the draw's number alone: a run that goes on at iteratio
 would have seen, and the total batch is the same on one process and on many.
 """
 
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -172,7 +175,7 @@ def training_loader(dataset: Dataset, sampler: DrawSampler, num_workers: int, *,
         batch_sampler=sampler,
         num_workers=num_workers,
         pin_memory=pin_memory,
-        worker_init_fn=_one_thread if num_workers else None,
+        worker_init_fn=_begin_worker if num_workers else None,
         prefetch_factor=4 if num_workers else None,
     )
 
@@ -193,7 +196,7 @@ def evaluation_loader(
         num_workers=num_workers,
         collate_fn=_collate_evaluation,
         pin_memory=pin_memory,
-        worker_init_fn=_one_thread if num_workers else None,
+        worker_init_fn=_begin_worker if num_workers else None,
         persistent_workers=num_workers > 0,
     )
 
@@ -210,9 +213,20 @@ def _rng(seed: int, stream: int, draw: int) -> np.random.Generator:
     return np.random.default_rng([seed, stream, 1, draw])
 
 
-def _one_thread(_: int) -> None:
+def _begin_worker(_: int) -> None:
+    # A terminal or a cluster that asks for a stop asks every process: the workers go on until the one that they work
+    # for has put its work down. They obey only that one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_when_the_parent_says_so, args=(os.getppid(),), daemon=True).start()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+
+
+def _end_when_the_parent_says_so(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def _channels_first(image: np.ndarray) -> torch.Tensor:

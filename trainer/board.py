@@ -1,6 +1,7 @@
 """What a run leaves to look at: TensorBoard scalars and pictures, and ``history.jsonl``."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dataloaders.description import Sample, SegmentationData
+from utils.checkpoint import write_atomically
 from utils.config import Config
 from utils.distributed import is_main
 from utils.metrics import Scores
@@ -21,10 +23,11 @@ _GROUPS = {"confident": "pseudo labels", "confident_sub": "pseudo labels", "gate
 class Board:
     """Writes a run's curves and pictures; does nothing on other ranks than the first.
 
-    What an interrupted run had written after ``iteration``, at which it goes on, is dropped.
+    What an interrupted run had written after the place at which it goes on (``iteration``, and the epochs that are
+    done with their validations) is dropped.
     """
 
-    def __init__(self, config: Config, data: SegmentationData, iteration: int):
+    def __init__(self, config: Config, data: SegmentationData, iteration: int, epochs_done: int):
         self.classes, self.palette = data.classes, data.palette
         self.history = config.run_dir / "history.jsonl"
         self.writer = None
@@ -34,18 +37,21 @@ class Board:
         self._pictures: list[tuple[Tensor, Tensor, Tensor]] = []
         if not is_main():
             return
-        self._truncate_history(iteration)
+        self._truncate_history(iteration, epochs_done)
         if config.trainer.tensorboardX:
             from torch.utils.tensorboard import SummaryWriter  # slow to import: only where it writes
 
             folder = Path(config.trainer.log_dir) / config.experim_name / "tensorboard"
             self.writer = SummaryWriter(str(folder), purge_step=iteration + 1)
 
-    def _truncate_history(self, iteration: int) -> None:
-        lines = self.history.read_text().splitlines() if self.history.is_file() else []
-        kept = [line for line in lines if json.loads(line)["iteration"] <= iteration]
-        self.history.parent.mkdir(parents=True, exist_ok=True)
-        self.history.write_text("".join(line + "\n" for line in kept))
+    def _truncate_history(self, iteration: int, epochs_done: int) -> None:
+        lines = self.history.read_text().splitlines(keepends=True) if self.history.is_file() else []
+        whole = [line for line in lines if line.endswith("\n")]  # the last one may have been cut off
+        entries = [(line, json.loads(line)) for line in whole]
+        kept = [
+            line for line, entry in entries if entry["iteration"] <= iteration and entry.get("epoch", 0) <= epochs_done
+        ]
+        write_atomically(self.history, lambda file: file.write("".join(kept).encode()))
 
     def losses(self, iteration: int, values: dict[str, float], rates: list[float]) -> None:
         if not is_main():
@@ -86,6 +92,14 @@ class Board:
     def keep_picture(self, sample: Sample, image: Tensor, target: Tensor, prediction: Tensor) -> None:
         if sample.id in self.shown:
             self._pictures.append((image.cpu(), target.cpu(), prediction.cpu()))
+
+    def flush(self) -> None:
+        """Bring to disk what the checkpoint that is about to be written will take for granted."""
+        if self.history.is_file() and is_main():
+            with open(self.history, "a") as file:
+                os.fsync(file.fileno())
+        if self.writer is not None:
+            self.writer.flush()
 
     def close(self) -> None:
         if self.writer is not None:

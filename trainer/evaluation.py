@@ -17,6 +17,7 @@ from utils.distributed import all_sum, rank, world_size
 from utils.logger import progress
 from utils.metrics import ConfusionMatrix, Scores, scores
 from utils.palette import save_mask
+from utils.stop import StopRequest
 
 OnImage = Callable[[Sample, Tensor, Tensor, Tensor], None]
 """Called with a sample, its image uint8 (3, H, W), its target and its prediction (H, W)."""
@@ -46,12 +47,18 @@ def evaluate(
     *,
     autocast: torch.autocast | None = None,
     on_image: OnImage | None = None,
+    stop: StopRequest | None = None,
 ) -> Scores:
-    """Scores over the images of all processes; the network is left in the mode it came in."""
+    """Scores over the images of all processes; the network is left in the mode it came in.
+
+    On a request to stop the rest of the images is left out: such scores are worth nothing.
+    """
     was_training = network.training
     network.eval()
     confusion = ConfusionMatrix(n_classes, device)
     for batch in progress(loader, desc="validation", unit="batch"):
+        if stop is not None and stop.asked:
+            break
         images = normalise(to_unit(batch["images"].to(device, non_blocking=True)))
         with autocast or torch.autocast(device.type, enabled=False):
             logits = network(images)

@@ -18,6 +18,11 @@ class Record:
         self.path = config.run_dir / "stages.json"
 
     @property
+    def is_there(self) -> bool:
+        """Whether the stage has been done."""
+        return self.stage in self._read()
+
+    @property
     def source(self) -> str:
         """What the stage was made from when it was last done; "" where it was not."""
         return self._read().get(self.stage, {}).get("source", "")

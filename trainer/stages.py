@@ -21,14 +21,16 @@ from trainer.evaluation import (
 )  # fmt: skip
 from trainer.features import features_dir, save_features
 from trainer.record import Record
+from trainer.resume import NEWEST, checkpoint_to_go_on_from, subclass_source
 from trainer.subclass_table import TABLE
 from trainer.summary import save_comparison
 from trainer.trainer import Trainer
 from utils.checkpoint import fingerprint, load_checkpoint, load_weights
-from utils.config import BASELINE, USRN, Config, differing_keys
-from utils.distributed import barrier, is_main
+from utils.config import BASELINE, USRN, Config
+from utils.distributed import barrier, is_main, restarts
 from utils.errors import UsageError
 from utils.logger import log, start_log
+from utils.stop import Stopped
 
 
 @dataclass(frozen=True)
@@ -66,38 +68,26 @@ def run_stage(stage: str, config: Config, options: Options, device: torch.device
 def train(config: Config, options: Options, device: torch.device) -> None:
     """Stages 1 and 4."""
     record = Record(config, "train")
-    table = config.subclass_dir / TABLE
-    source = fingerprint(table) if config.name == USRN and table.is_file() else ""
-    if record.is_done(source, config.run_dir / "best_model.pth", options.force):
+    source = subclass_source(config)
+    if record.is_done(source, config.run_dir / "best_model.pth", options.force and not restarts()):
         return
-    checkpoint = _checkpoint_to_go_on_from(config, options)
+    checkpoint = checkpoint_to_go_on_from(config, options.resume, options.force)
     own = config.experim_name.removesuffix("_usrn")
     if config.name == USRN and config.baseline_dir.name.removesuffix("_baseline") != own:
         log.warning(f"label_subcls: {config.subclass_dir} holds the subclass maps of another run than {own}")
     data = open_data(config)
     trainer = Trainer(config, data, device, checkpoint)
     record.undo()
-    best = trainer.train()
+    try:
+        best = trainer.train()
+    except Stopped:
+        log.info(
+            f"stopped on request at iteration {trainer.iteration} of {trainer.schedule.iterations}; the same command "
+            "with --resume auto goes on from there"
+        )
+        return
     record.done(source)
     log.info(f"best val mIoU {percent(best)}; {config.run_dir / 'best_model.pth'}")
-
-
-def _checkpoint_to_go_on_from(config: Config, options: Options) -> Path | None:
-    if options.resume != "auto":
-        return Path(options.resume) if options.resume else None
-    path = config.run_dir / "checkpoint.pth"
-    if options.force or not path.is_file():
-        return None
-    state = load_checkpoint(path).get("resume")
-    if state is None or state["finished"]:
-        return None
-    differing = differing_keys(json.loads(state["config"]), config)
-    if differing:
-        raise UsageError(
-            f"{path}: this unfinished run has another configuration; it differs in "
-            f"{'; '.join(differing[:5])}. Give this run another experim_name, or start it over with --force."
-        )
-    return path
 
 
 def save_feature(config: Config, options: Options, device: torch.device) -> None:
@@ -199,4 +189,17 @@ def _best_model(config: Config, resume: str | None) -> Path:
             f"{path}: there is no such checkpoint. Train the run first (python3 main.py --config "
             f"configs/{config.experim_name}.json), or name another with --resume."
         )
+    if not resume and _is_unfinished(config):
+        raise UsageError(
+            f"{config.experim_name}: its training is not finished. Go on with it (python3 main.py --resume auto "
+            f"--config configs/{config.experim_name}.json), or take the best model so far with --resume {path}."
+        )
     return path
+
+
+def _is_unfinished(config: Config) -> bool:
+    newest = config.run_dir / NEWEST
+    if Record(config, "train").is_there or not newest.is_file():
+        return False
+    state = load_checkpoint(newest).get("resume")
+    return state is not None and not state["finished"]

@@ -1,6 +1,5 @@
 """The loop that every training method shares: iterations, validation, best model, early stop, going on."""
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,20 +10,24 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from dataloaders.description import SegmentationData
+from dataloaders.reading import IGNORE
 from models import build_network
 from trainer.baseline import BaselineStep
 from trainer.batches import TrainingBatches
 from trainer.board import Board
 from trainer.evaluation import evaluate, percent, whole_image_loader
+from trainer.guard import StepGuard
+from trainer.resume import NEWEST, PREVIOUS, differences, identity
 from trainer.subclass_table import SubclassTable, read_subclass_table
 from trainer.usrn import USRNStep
-from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint, sweep
 from utils.config import BASELINE, Config
-from utils.distributed import all_mean, all_sum, barrier, is_main, rank, synchronise_batch_norm
+from utils.distributed import all_sum, any_process, barrier, is_main, rank, synchronise_batch_norm
 from utils.errors import UsageError
 from utils.logger import log, progress
-from utils.metrics import ConfusionMatrix, Scores, scores
+from utils.metrics import ConfusionMatrix, scores
 from utils.schedule import Schedule, poly_factor
+from utils.stop import Stopped, StopRequest
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 BACKBONE_LR = 0.1
@@ -40,16 +43,20 @@ class Trainer:
     device
         This process's device.
     resume
-        A checkpoint. One of ours that is not finished goes on where it was; of any other, the weights start a
-        new run.
+        A checkpoint. One of ours goes on where it was, unless it is the end of another run; of any other, the
+        weights start a new run.
     """
 
     def __init__(self, config: Config, data: SegmentationData, device: torch.device, resume: Path | None = None):
         self.config, self.data, self.device = config, data, device
         self.schedule = Schedule.from_config(config)
         self.n_classes = len(data.classes)
-        self.iteration, self.best, self.not_improved = 0, -1.0, 0
-        self.running: dict[str, list[Tensor]] = {}  # scalars since the last log line, still on the device
+        self.iteration, self.epochs_done, self.finished = 0, 0, False
+        self.best, self.not_improved = -1.0, 0
+        # Since the last log line and in this epoch; they stay on the device. Sums in float64, so that a run that
+        # goes on, on any number of processes, adds up to the same.
+        self.running: dict[str, Tensor] = {}
+        self.confusion = ConfusionMatrix(self.n_classes, device)
 
         subclasses = None if config.name == BASELINE else read_subclass_table(config, data)
         torch.manual_seed(config.random_seed)
@@ -58,6 +65,7 @@ class Trainer:
         if device.type == "cuda":
             step = step.to(memory_format=torch.channels_last)
         self.optimizer = self._optimizer()
+        self.guard = StepGuard(self.network, self.optimizer, config.trainer.max_bad_steps)
         if resume is not None:
             self._resume(resume)
         self.step = _distribute(step, device)
@@ -74,69 +82,102 @@ class Trainer:
             n_subclasses=subclasses.n_subclasses if subclasses else 0,
         )
         self.validation = whole_image_loader(config, data, data.validation, device)
-        self.board = Board(config, data, self.iteration)
+        self.board = Board(config, data, self.iteration, self.epochs_done)
+        self.stop = StopRequest()
 
     def train(self) -> float:
-        """Run to the end of the schedule, or until it stops getting better; the best mean IoU."""
+        """Run to the end of the schedule, or until it stops getting better; the best mean IoU.
+
+        Raises
+        ------
+        Stopped
+            On a request to stop; ``checkpoint.pth`` is where the run goes on.
+        """
         schedule, settings = self.schedule, self.config.trainer
         self._describe()
+        if is_main():
+            sweep(self.config.run_dir)
+            if self.iteration == 0:  # what is there is of an earlier run: nothing may go on from it
+                for name in (NEWEST, PREVIOUS):
+                    (self.config.run_dir / name).unlink(missing_ok=True)
+        self._saved_at = time.monotonic()
         batches = iter(self.batches)
         bar = progress(total=schedule.iterations, initial=self.iteration, desc=self.config.experim_name, unit="it")
-        with bar:
-            for epoch in range(self.iteration // schedule.iterations_per_epoch, schedule.epochs):
-                train_scores = self._train_epoch(batches, bar)
+        with bar, self.stop:
+            while self.epochs_done < schedule.epochs and not self.finished:
+                epoch = self.epochs_done
+                self._train_epoch(epoch, batches, bar)
                 last = epoch + 1 == schedule.epochs
                 if settings.val and (last or (epoch + 1) % settings.val_per_epochs == 0):
-                    self._validate(epoch, train_scores)
-                stop = self.not_improved >= schedule.early_stop
-                if last or stop or (epoch + 1) % settings.save_period == 0:
-                    self._save("checkpoint.pth", epoch, finished=last or stop)
-                if stop:
+                    self._validate(epoch)
+                elif last:
+                    self._save_model("best_model.pth")
+                early = self.not_improved >= schedule.early_stop
+                self.epochs_done, self.finished = epoch + 1, last or early
+                self.confusion = ConfusionMatrix(self.n_classes, self.device)
+                if self.finished or self.epochs_done % settings.save_period == 0:
+                    self._save()
+                if early:
                     log.info(f"no better model in {self.not_improved} validations: early stop")
-                    break
         self.board.close()
-        if not settings.val:
-            self._save("best_model.pth", epoch, finished=True)
         barrier()
         return self.best
 
-    def _train_epoch(self, batches: Iterator[dict[str, Tensor]], bar: tqdm) -> Scores:
-        confusion = ConfusionMatrix(self.n_classes, self.device)
+    def _train_epoch(self, epoch: int, batches: Iterator[dict[str, Tensor]], bar: tqdm) -> None:
+        """The iterations of an epoch that are still to do."""
         self.step.train()
-        for _ in range(self.schedule.iterations_per_epoch):
-            batch = next(batches)
-            out = self._iterate(batch)
-            confusion.update(out.pop("prediction"), batch["y"])
-            for name, value in out.items():
-                self.running.setdefault(name, []).append(value)
+        while self.iteration < (epoch + 1) * self.schedule.iterations_per_epoch:
+            self._iterate(next(batches))
             self.iteration += 1
             bar.update()
             if self.iteration % self.config.trainer.log_per_iter == 0:
                 self._log_scalars(bar)
-        return scores(all_sum(confusion.counts))
+            stop, save = any_process([self.stop.asked, self._save_is_due()])
+            if stop or save:
+                self._save()
+            if stop:
+                raise Stopped
+        self._report_bad_steps()
 
-    def _iterate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """One step of the optimiser; what the training step reports, without graphs."""
+    def _iterate(self, batch: dict[str, Tensor]) -> None:
+        """One step of the optimiser."""
         factor = poly_factor(self.iteration, self.schedule.iterations)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         # Dropout follows from seed, rank and iteration, so that a run can go on from any iteration.
         torch.manual_seed((self.config.random_seed * 1_000_003 + self.iteration) * 1_009 + rank())
+        self.guard.before_forward()
         self.optimizer.zero_grad(set_to_none=True)
         with self.autocast:
             out = self.step(**batch)
         out["total"].backward()
-        self.optimizer.step()
-        return out | {"total": out["total"].detach()}
+        good = self.guard.step(out["total"], self.iteration, self.batches.ids)
+        self.confusion.update(out.pop("prediction"), torch.where(good, batch["y"], IGNORE))
+        for name, value in out.items():
+            pair = torch.stack([torch.where(good, value.detach(), 0).double(), good.double()])
+            self.running[name] = self.running[name] + pair if name in self.running else pair
 
     def _log_scalars(self, bar: tqdm) -> None:
-        means = all_mean(torch.stack([torch.stack(values).mean() for values in self.running.values()]))
-        values = dict(zip(self.running, means.tolist(), strict=True))
+        self._report_bad_steps()
+        sums = all_sum(torch.stack(list(self.running.values()))).tolist()
+        values = {name: total / count for name, (total, count) in zip(self.running, sums, strict=True) if count}
         self.running.clear()
         self.board.losses(self.iteration, values, [group["lr"] for group in self.optimizer.param_groups])
-        bar.set_postfix({"loss": f"{values['total']:.3f}", "best mIoU": percent(max(self.best, 0))}, refresh=False)
+        if "total" in values:
+            bar.set_postfix({"loss": f"{values['total']:.3f}", "best mIoU": percent(max(self.best, 0))}, refresh=False)
 
-    def _validate(self, epoch: int, train_scores: Scores) -> None:
+    def _report_bad_steps(self) -> None:
+        try:
+            self.guard.report()
+        except UsageError:
+            self._save()
+            raise
+
+    def _save_is_due(self) -> bool:
+        minutes = self.config.trainer.save_minutes
+        return is_main() and minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
+
+    def _validate(self, epoch: int) -> None:
         started = time.monotonic()
         pictures = self.board.pictures_due(self.config, self.schedule, epoch)
         result = evaluate(
@@ -146,7 +187,12 @@ class Trainer:
             self.device,
             autocast=self.autocast,
             on_image=self.board.keep_picture if pictures else None,
+            stop=self.stop,
         )
+        if any_process([self.stop.asked])[0]:
+            self._save()  # of before: a validation that was broken off is done again
+            raise Stopped
+        train_scores = scores(all_sum(self.confusion.counts))
         better = result.mean_iou > self.best
         change = f"{100 * (result.mean_iou - self.best):+.2f} against the best" if self.best >= 0 else "the first"
         log.info(
@@ -157,39 +203,62 @@ class Trainer:
         self.not_improved = 0 if better else self.not_improved + 1
         if better:
             self.best = result.mean_iou
-            self._save("best_model.pth", epoch)
+            self._save_model("best_model.pth")
         self.board.validation(self.iteration, epoch, result, train_scores)
 
-    def _save(self, name: str, epoch: int, *, finished: bool | None = None) -> None:
-        """Write a checkpoint; with ``finished`` given, one from which the run can go on."""
+    def _save_model(self, name: str) -> None:
+        """Write the network alone, as the original does."""
+        if is_main():
+            path = self.config.run_dir / name
+            save_checkpoint(path, self.network, epoch=self.epochs_done + 1, best=self.best)
+
+    def _save(self) -> None:
+        """Write the checkpoint from which the run goes on exactly; the one before it is kept.
+
+        No random state is in it: what is random follows from seed, iteration and rank.
+        """
+        self._saved_at = time.monotonic()
+        sums = [all_sum(value.clone()) for value in (self.confusion.counts, *self.running.values())]
+        self.board.flush()
         if not is_main():
             return
-        resume = None
-        if finished is not None:
-            resume = {
-                "iteration": self.iteration,
-                "not_improved": self.not_improved,
-                "finished": finished,
-                "optimizer": self.optimizer.state_dict(),
-                "config": json.dumps(self.config.model_dump()),
-            }
-        path = self.config.run_dir / name
-        save_checkpoint(path, self.network, epoch=epoch + 1, best=self.best, resume=resume)
+        resume = {
+            "iteration": self.iteration,
+            "epochs_done": self.epochs_done,
+            "finished": self.finished,
+            "not_improved": self.not_improved,
+            "optimizer": self.optimizer.state_dict(),
+            "confusion": sums[0].cpu(),
+            "running": dict(zip(self.running, (value.cpu() for value in sums[1:]), strict=True)),
+            **identity(self.config),
+        }
+        save_checkpoint(
+            self.config.run_dir / NEWEST,
+            self.network,
+            epoch=self.epochs_done,
+            best=self.best,
+            resume=resume,
+            keep=self.config.run_dir / PREVIOUS,
+        )
 
     def _resume(self, path: Path) -> None:
         checkpoint = load_checkpoint(path)
         load_weights(self.network, checkpoint["state_dict"], path)
         state = checkpoint.get("resume")
-        if state is None:
+        if state is None or (state["finished"] and differences(state, self.config)):
             log.info(f"{path}: starting a new run from these weights")
             return
         if state["iteration"] > self.schedule.iterations:
             raise UsageError(f"{path}: is at iteration {state['iteration']}, beyond the {self.schedule.iterations} of "
                              "this configuration.")  # fmt: skip
         self.optimizer.load_state_dict(state["optimizer"])
-        self.iteration, self.not_improved = state["iteration"], state["not_improved"]
+        for name in ("iteration", "epochs_done", "finished", "not_improved"):
+            setattr(self, name, state[name])
         self.best = float(checkpoint["monitor_best"])
-        log.info(f"{path}: going on at iteration {self.iteration}")
+        if is_main():  # they are sums over all processes
+            self.confusion.counts += state["confusion"].to(self.device)
+            self.running = {name: value.to(self.device) for name, value in state["running"].items()}
+        log.info(f"{path}: {'is finished' if self.finished else f'going on at iteration {self.iteration}'}")
 
     def _network(self, subclasses: SubclassTable | None, *, pretrained: bool) -> nn.Module:
         model = self.config.model
@@ -229,7 +298,7 @@ class Trainer:
             {"params": list(self.network.head_parameters()), "initial_lr": args.lr},
             {"params": list(self.network.backbone_parameters()), "initial_lr": backbone_lr},
         ]
-        return torch.optim.SGD(groups, lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay)
+        return torch.optim.SGD(groups, lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay, fused=True)
 
     def _describe(self) -> None:
         schedule, parameters = self.schedule, sum(p.numel() for p in self.network.parameters())

@@ -6,8 +6,10 @@ each side reads the other's files. ``resume`` is ours alone.
 
 import hashlib
 import os
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from utils.errors import UsageError
 
 PREFIX = "module."
+_TEMPORARY = ".tmp"
 # The original stores its best score as a NumPy float64; nothing else than tensors and plain values is let in.
 _NUMPY_SCALARS = [np.dtype, np.float64, np.dtypes.Float64DType, np.core.multiarray.scalar] if not hasattr(
     np, "_core"
@@ -23,22 +26,59 @@ _NUMPY_SCALARS = [np.dtype, np.float64, np.dtypes.Float64DType, np.core.multiarr
         (np._core.multiarray.scalar, "numpy.core.multiarray.scalar")]  # fmt: skip
 
 
-def write_atomically(path: Path, write) -> None:
-    """Call ``write(file)`` on a temporary sibling, flush it to disk and rename it to ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, keep: Path | None = None) -> None:
+    """Call ``write(file)`` on a temporary sibling, flush it to disk and rename it to ``path``.
+
+    With ``keep``, what stood at ``path`` gets that name instead of being replaced.
+
+    Raises
+    ------
+    UsageError
+        The file cannot be written (disk full, no permission); what stood at ``path`` is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            os.replace(path, keep)
         os.replace(temporary, path)
+        _flush_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__  # torch.save says it in its own way
+        if not isinstance(cause, OSError):
+            raise
+        raise UsageError(
+            f"{path}: cannot be written ({cause.strerror or cause}); what was there before still is. Make room or "
+            "mend the folder's permissions, and give the same command again."
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def save_checkpoint(path: Path, network: nn.Module, *, epoch: int, best: float, resume: dict | None = None) -> None:
-    """Write a checkpoint of ``network`` (unwrapped) atomically."""
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that a killed process has left in ``folder``."""
+    for leftover in folder.glob(f".*{_TEMPORARY}"):
+        leftover.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename outlast a loss of power."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def save_checkpoint(
+    path: Path, network: nn.Module, *, epoch: int, best: float, resume: dict | None = None, keep: Path | None = None
+) -> None:
+    """Write a checkpoint of ``network`` (unwrapped) atomically; with ``keep``, the one before under that name."""
     contents: dict[str, Any] = {
         "arch": "DistributedDataParallel",
         "epoch": epoch,
@@ -47,7 +87,7 @@ def save_checkpoint(path: Path, network: nn.Module, *, epoch: int, best: float, 
     }
     if resume is not None:
         contents["resume"] = resume
-    write_atomically(path, lambda file: torch.save(contents, file))
+    write_atomically(path, lambda file: torch.save(contents, file), keep=keep)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -58,6 +98,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"--resume {path}: there is no such checkpoint. Run the stage that writes it first.")
     try:
+        _check_sums(path)
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             contents = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # on a damaged file the unpickler may stumble over anything
@@ -68,6 +109,18 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: holds no state_dict; it is not a checkpoint of this project or of the original.")
     contents["state_dict"] = {name.removeprefix(PREFIX): value for name, value in state_dict.items()}
     return contents
+
+
+def _check_sums(path: Path) -> None:
+    """Hold every record of the file against its CRC-32, which PyTorch writes but does not look at."""
+    if not zipfile.is_zipfile(path):
+        return  # files of PyTorch before 1.6 have no sums
+    with zipfile.ZipFile(path) as archive:
+        if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
+            raise ValueError("its records are compressed, as PyTorch never writes them")
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"{damaged} in it is damaged")
 
 
 def load_weights(network: nn.Module, state_dict: dict[str, Tensor], path: Path) -> None:

@@ -87,6 +87,10 @@ class TrainerConfig(Section):
     )
     save_dir: str = Field("saved/", description="a run writes to <save_dir>/<experim_name>")
     save_period: int = Field(1, ge=1, description="epochs between two checkpoints")
+    save_minutes: float | None = Field(
+        15.0, ge=0, description="minutes between two checkpoints within an epoch; null saves by epochs alone"
+    )
+    max_bad_steps: int = Field(10, ge=1, description="so many steps in a row without a finite loss end the run")
     log_dir: str = Field("saved/", description="TensorBoard writes to <log_dir>/<experim_name>/tensorboard")
     log_per_iter: int = Field(20, ge=1, description="iterations between two lines of scalars")
     monitor: Monitor = Field("max Mean_IoU", description="what makes a model the best one")
@@ -178,7 +182,8 @@ class Config(Section):
 
 # Keys that change how a run is written or how fast it goes, not what comes out.
 _WITHOUT_EFFECT = {
-    "num_workers", "save_dir", "save_period", "log_dir", "log_per_iter", "tensorboardX", "data_dir", "label_subcls",
+    "num_workers", "save_dir", "save_period", "save_minutes", "max_bad_steps", "log_dir", "log_per_iter",
+    "tensorboardX", "data_dir", "label_subcls",
 }  # fmt: skip
 
 

@@ -1,17 +1,28 @@
 """One process or many: a handful of plain functions. CUDA talks through NCCL, the CPU through gloo."""
 
+import multiprocessing.connection
 import os
+import pickle
+import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
+from torch.distributed.elastic.multiprocessing.errors import record
 from torch.distributed.nn.functional import all_reduce as all_reduce_with_gradient
 
 from utils.errors import UsageError
+from utils.stop import StopRequest
+
+_GRACE = 3.0  # seconds that the other processes have to end by themselves when one has failed
+_host_group: dist.ProcessGroup | None = None  # gloo, whatever the devices talk through
 
 
 def rank() -> int:
@@ -53,25 +64,81 @@ def process_count(n_gpu: int, device: str) -> int:
     return min(n_gpu, there)
 
 
+def restarts() -> int:
+    """How often torchrun has started this run again after a failure."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
 def launch(function: Callable, args: tuple, processes: int, device: str) -> None:
     """Run ``function(*args, torch_device)`` in ``processes`` processes, or as the rank that torchrun started.
 
-    The first process that fails takes the others down, and its error comes out here.
+    A request to stop is passed on to every process. The first process that fails takes the others down, and its
+    error comes out here.
     """
     if under_torchrun():
-        _run(function, args, int(os.environ["LOCAL_RANK"]), device, {"init_method": "env://"})
+        # What a rank fails of is recorded for torchrun, which shows the first failure of all ranks.
+        record(_run)(function, args, int(os.environ["LOCAL_RANK"]), device, {"init_method": "env://"})
     elif processes == 1:
         function(*args, _device(device, 0))
     else:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+        _supervise((function, args, processes, address, device), processes)
+
+
+def _supervise(args: tuple, processes: int) -> None:
+    """Start the processes and wait for them."""
+    started: list[multiprocessing.process.BaseProcess] = []
+
+    def ask_all() -> None:
+        for process in started:
+            process.terminate()
+
+    with StopRequest(ask_all) as stop:
+        context = mp.start_processes(_enter, args, processes, join=False, start_method="spawn")
+        started += context.processes
+        if stop.asked:
+            ask_all()
         try:
-            mp.start_processes(_enter, (function, args, processes, address, device), processes, start_method="spawn")
-        except mp.ProcessRaisedException as error:
-            if "UsageError: " in str(error):
-                raise UsageError(str(error).strip()) from None
-            raise
+            running = list(started)
+            while running and all(process.exitcode in (None, 0) for process in started):
+                multiprocessing.connection.wait([process.sentinel for process in running])
+                running = [process for process in running if process.is_alive()]
+        finally:
+            exit_codes = _end(started)
+    if not any(exit_codes):
+        return
+    # The others fail because the first has: one that was killed, or else the one whose report is the oldest.
+    reports = [Path(file) for file in context.error_files if os.path.exists(file)]
+    killed = next((number for number, code in enumerate(exit_codes) if code is not None and code < 0), None)
+    if stop.asked and (killed is not None or not reports):
+        raise KeyboardInterrupt  # outside of training there is nothing to put down
+    if killed is not None:
+        name = signal.Signals(-exit_codes[killed]).name
+        raise UsageError(
+            f"process {killed} of {processes} ended with {name}{' (out of memory?)' if name == 'SIGKILL' else ''}; the "
+            "others were ended too. The same command with --resume auto goes on from the last checkpoint."
+        )
+    first = min(reports, key=lambda file: file.stat().st_mtime_ns)
+    text = pickle.loads(first.read_bytes())  # written by this very process's children
+    if "UsageError: " in text:
+        raise UsageError(text)
+    number = context.error_files.index(str(first))
+    raise mp.ProcessRaisedException(f"\n\n-- process {number} failed:\n{text}", number, started[number].pid)
+
+
+def _end(processes: list[multiprocessing.process.BaseProcess]) -> list[int | None]:
+    """End the processes; the exit codes of those that ended by themselves, None for the others."""
+    deadline = time.monotonic() + _GRACE
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+    exit_codes = [process.exitcode for process in processes]
+    for process in processes:
+        if process.is_alive():
+            process.kill()
+        process.join()
+    return exit_codes
 
 
 def _enter(local_rank: int, function: Callable, args: tuple, processes: int, address: str, device: str) -> None:
@@ -81,12 +148,13 @@ def _enter(local_rank: int, function: Callable, args: tuple, processes: int, add
 
 
 def _run(function: Callable, args: tuple, local_rank: int, device: str, group: dict) -> None:
+    global _host_group
     torch_device = _device(device, local_rank)
     dist.init_process_group("nccl" if device == "cuda" else "gloo", **group)
-    try:
-        function(*args, torch_device)
-    finally:
-        dist.destroy_process_group()
+    _host_group = dist.new_group(backend="gloo") if device == "cuda" else dist.group.WORLD
+    function(*args, torch_device)
+    # Not where the function fails: the other ranks would fail of that before this one has told why.
+    dist.destroy_process_group()
 
 
 def _device(device: str, local_rank: int) -> torch.device:
@@ -100,6 +168,24 @@ def all_sum(values: torch.Tensor) -> torch.Tensor:
     """Sum of a tensor over all processes, in place."""
     if dist.is_initialized():
         dist.all_reduce(values)
+    return values
+
+
+def any_process(flags: list[bool]) -> list[bool]:
+    """Which of the flags are up in any process. The hosts ask each other; no device has to wait."""
+    if not dist.is_initialized():
+        return flags
+    values = torch.tensor(flags, dtype=torch.uint8)
+    dist.all_reduce(values, dist.ReduceOp.MAX, group=_host_group)
+    return values.bool().tolist()
+
+
+def gather(value: Any) -> list[Any]:
+    """What every process has, in the order of their ranks."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value, group=_host_group)
     return values
 
 

@@ -7,24 +7,24 @@ from dataloaders import open_data
 from trainer.trainer import Trainer
 from utils.checkpoint import load_checkpoint
 from utils.config_file import load_config
+from utils.stop import Stopped
 
 CPU = torch.device("cpu")
 
 
 def train(config_file, *overrides, resume=None, stop_after=None):
-    """Train a run; with ``stop_after``, until its checkpoint of that epoch is written. Its weights."""
+    """Train a run; with ``stop_after``, until a request to stop comes in that iteration. Weights and run folder."""
     config = load_config(config_file, list(overrides))
     trainer = Trainer(config, open_data(config), CPU, resume)
     if stop_after is not None:
-        save = trainer._save
+        iterate = trainer._iterate
 
-        def save_and_stop(name, epoch, *, finished=None):
-            save(name, epoch, finished=finished)
-            if name == "checkpoint.pth" and epoch + 1 == stop_after:
-                raise KeyboardInterrupt
+        def iterate_and_ask(batch):
+            iterate(batch)
+            trainer.stop.asked = trainer.iteration + 1 == stop_after
 
-        trainer._save = save_and_stop
-        with pytest.raises(KeyboardInterrupt):
+        trainer._iterate = iterate_and_ask
+        with pytest.raises(Stopped):
             trainer.train()
     else:
         trainer.train()
@@ -45,9 +45,10 @@ def test_training_lowers_the_loss_and_writes_both_checkpoints(tiny_configs):
     assert last["epoch"] == 30  # 15 epochs, times floor(16 images / 8 labelled)
 
 
-def test_run_that_goes_on_ends_with_the_weights_of_an_unbroken_one(tiny_configs, tmp_path):
+@pytest.mark.parametrize("stop_after", [3, 4])  # in the middle and at the end of an epoch, before its validation
+def test_run_that_goes_on_ends_with_the_weights_of_an_unbroken_one(tiny_configs, stop_after):
     whole, whole_dir = train(tiny_configs[0], "experim_name=whole")
-    _, broken_dir = train(tiny_configs[0], "experim_name=broken", stop_after=2)
+    _, broken_dir = train(tiny_configs[0], "experim_name=broken", stop_after=stop_after)
     resumed, _ = train(tiny_configs[0], "experim_name=broken", resume=broken_dir / "checkpoint.pth")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert history(whole_dir) == history(broken_dir)

@@ -167,7 +167,7 @@ def test_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
         file.write(b"half")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UsageError, match=r"file: cannot be written \(disk full\)"):
         write_atomically(path, fail)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

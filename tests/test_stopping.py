@@ -1,0 +1,123 @@
+"""Requests to stop, processes that fail and processes that are killed, through the command line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import ROOT, write_tiny_configs
+from utils.distributed import barrier, launch, rank
+from utils.errors import UsageError
+
+LONG = ("--set", "trainer.epochs=5000", "--set", "trainer.early_stop=5000", "--set", "trainer.log_per_iter=1")
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def baseline(demo_set, tmp_path):
+    return write_tiny_configs(demo_set, tmp_path, num_workers=1)[0]
+
+
+def start(*command) -> subprocess.Popen:
+    """A command in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT, env=ONE_THREAD, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def iterations(history: Path) -> int:
+    lines = history.read_text().splitlines() if history.is_file() else []
+    return json.loads(lines[-1])["iteration"] if lines else 0
+
+
+def wait_for(condition, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.05)
+
+
+def is_gone(group: int) -> bool:
+    """Whether no process of this group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("processes", "number", "to_all"),
+    [(1, signal.SIGINT, True), (1, signal.SIGTERM, True), (2, signal.SIGTERM, False)],
+    ids=["Ctrl-C", "SIGTERM to every process", "SIGTERM to the command"],
+)
+def test_request_to_stop_saves_leaves_no_process_and_says_how_to_go_on(baseline, tmp_path, processes, number, to_all):
+    run_dir = tmp_path / "saved" / "tiny_baseline"
+    run = start("main.py", "--config", baseline, "--processes", processes, *LONG)
+    wait_for(lambda: iterations(run_dir / "history.jsonl") >= 3)
+    (os.killpg if to_all else os.kill)(run.pid, number)
+    out, err = run.communicate(timeout=60)
+    assert run.returncode == 0, err
+    wait_for(lambda: is_gone(run.pid), 10)
+    assert "--resume auto goes on from there" in out
+    saved = torch.load(run_dir / "checkpoint.pth", weights_only=True)["resume"]
+    assert saved["iteration"] >= 3
+    assert f"stopped on request at iteration {saved['iteration']} of" in out
+
+
+def test_stage_after_a_training_that_was_stopped_is_refused(baseline, tmp_path):
+    run_dir = tmp_path / "saved" / "tiny_baseline"
+    run = start("main.py", "--config", baseline, *LONG)
+    wait_for(lambda: (run_dir / "best_model.pth").is_file())
+    run.send_signal(signal.SIGTERM)
+    run.communicate(timeout=60)
+    features = start("main.py", "--config", baseline, "--save_feature", "True", *LONG)
+    _, err = features.communicate(timeout=60)
+    assert features.returncode == 2
+    assert "tiny_baseline: its training is not finished" in err
+
+
+def fail(folder: Path, how: str, device: torch.device) -> None:
+    """Rank 1 fails while the others wait for it."""
+    (folder / f"{rank()}").write_text(str(os.getpid()))
+    if rank() == 1:
+        if how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ValueError("rank 1's own mistake")
+    barrier()
+
+
+@pytest.mark.parametrize(
+    ("how", "message"), [("raises", "rank 1's own mistake"), ("killed", "process 1 of 3 ended with SIGKILL")]
+)
+def test_rank_that_fails_takes_the_others_down_with_its_own_error_on_top(tmp_path, how, message):
+    started = time.monotonic()
+    with pytest.raises((UsageError, torch.multiprocessing.ProcessRaisedException), match=message) as error:
+        launch(fail, (tmp_path, how), 3, "cpu")
+    assert time.monotonic() - started < 60  # gloo alone would wait for half an hour
+    assert "Connection closed" not in str(error.value)
+    for number in range(3):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((tmp_path / f"{number}").read_text()), 0)
+
+
+def test_torchrun_starts_a_killed_rank_again_and_the_run_goes_on(baseline, tmp_path):
+    run_dir = tmp_path / "saved" / "tiny_baseline"
+    settings = ("--set", "trainer.epochs=40", "--set", "trainer.save_minutes=0", "--set", "trainer.log_per_iter=1")
+    torchrun = ("-m", "torch.distributed.run", "--nproc_per_node", 2, "--max_restarts", 1, "--standalone")
+    run = start(*torchrun, "main.py", "--config", baseline, "--device", "cpu", *settings)
+    wait_for(lambda: iterations(run_dir / "history.jsonl") >= 3)
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    out, err = run.communicate(timeout=200)
+    assert run.returncode == 0, err
+    assert "going on at iteration" in out
+    assert iterations(run_dir / "history.jsonl") == 160
+    wait_for(lambda: is_gone(run.pid), 10)
