@@ -20,12 +20,34 @@ if [ -z "${RUN_PYTHON:-}" ]; then
     RUN_PYTHON=.venv/bin/python
 fi
 
+# A request to stop is passed on to the stage at work, which puts its work down; no other stage begins after it.
+stopped=
+child=
+stop() {
+    stopped=1
+    [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || :
+}
+trap stop INT TERM
+
 stage() {
     title=$1
     shift
     echo
     echo "== $title"
-    "$RUN_PYTHON" main.py "$@"
+    "$RUN_PYTHON" main.py "$@" &
+    child=$!
+    code=0
+    wait "$child" || code=$?
+    while kill -0 "$child" 2>/dev/null; do # the wait was interrupted
+        code=0
+        wait "$child" || code=$?
+    done
+    child=
+    if [ -n "$stopped" ]; then
+        echo "stopped; the same command goes on"
+        exit "$code"
+    fi
+    [ "$code" -eq 0 ] || exit "$code"
 }
 
 stage "1/4 supervised baseline" --config "configs/${run}_baseline.json" --resume auto "$@"

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -56,3 +57,23 @@ def test_unknown_run_lists_the_known_ones(tmp_path):
         assert calls == []
         assert "voc_1over32" in message
         assert "demo" in message
+
+
+def test_request_to_stop_reaches_the_stage_and_no_other_begins(tmp_path):
+    stand_in, calls = tmp_path / "python", tmp_path / "calls"
+    stand_in.write_text(
+        f"#!/bin/sh\ntrap 'echo put down >> {calls}; exit 0' TERM\necho \"$@\" >> {calls}\n"
+        "while :; do sleep 0.05; done\n"
+    )
+    stand_in.chmod(0o755)
+    run = subprocess.Popen(
+        ["sh", str(ROOT / "main.sh"), "demo"],
+        env={**os.environ, "RUN_PYTHON": str(stand_in)}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not calls.is_file() or not calls.read_text():
+        time.sleep(0.02)
+    run.terminate()
+    out, _ = run.communicate(timeout=30)
+    assert run.returncode == 0
+    assert calls.read_text().splitlines()[1:] == ["put down"]
+    assert "the same command goes on" in out
