@@ -1,4 +1,4 @@
-"""Training runs in processes of their own, which can be killed."""
+"""Training runs, and anything else, in processes of their own, which can be killed."""
 
 import json
 import multiprocessing
@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,29 +22,38 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.trainer.runs", "torch._dynamo"])
 
 
-def _train(rank: int, processes: int, port: int, config_file: Path, overrides: tuple[str, ...], kill_at: int | None,
-           largest_file: int | None, errors) -> None:  # fmt: skip
+def run_apart(function: Callable, *args, processes: int = 1, killed_rank: int | None = None) -> list[str]:
+    """Run ``function(*args, device)`` as the ranks of one group; the errors with which they ended.
+
+    ``killed_rank`` is to be killed by SIGKILL; the others fail of that.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    errors = _context.Queue()
+    started = [
+        _context.Process(target=_begin, args=(rank, processes, port, function, args, errors))
+        for rank in range(processes)
+    ]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(180)
+        assert process.exitcode is not None, "it hangs"
+    if killed_rank is not None:
+        assert started[killed_rank].exitcode == -signal.SIGKILL
+    return [errors.get() for process in started if process.exitcode == 1]
+
+
+def _begin(rank: int, processes: int, port: int, function: Callable, args: tuple, errors) -> None:
     multiprocessing.set_start_method("fork", force=True)  # for data loading, as in a process that was started by hand
     torch.set_num_threads(1)
-    if largest_file is not None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
-    if kill_at is not None:
-        iterate = Trainer._iterate
-
-        def iterate_or_die(self, batch):
-            iterate(self, batch)
-            if self.iteration == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        Trainer._iterate = iterate_or_die
-    arguments = ("train", load_config(config_file, list(overrides)), stages.Options(resume="auto"))
     try:
         if processes == 1:
-            stages.run_stage(*arguments, CPU)
+            function(*args, CPU)
         else:
             group = {"init_method": f"tcp://127.0.0.1:{port}", "rank": rank, "world_size": processes}
-            distributed._run(stages.run_stage, arguments, rank, "cpu", group)
+            distributed._run(function, args, rank, "cpu", group)
     except Exception as error:
         errors.put(f"{type(error).__name__}: {error}")
         raise SystemExit(1) from None
@@ -51,27 +61,30 @@ def _train(rank: int, processes: int, port: int, config_file: Path, overrides: t
 
 def train_apart(config_file: Path, *overrides: str, processes: int = 1, kill_at: int | None = None,
                 killed_rank: int = 0, largest_file: int | None = None) -> list[str]:  # fmt: skip
-    """Train with ``--resume auto`` in processes of their own; the errors with which they ended.
+    """Train with ``--resume auto``; the errors with which the ranks ended.
 
-    ``kill_at``: in this iteration, counted from 0, one rank is killed by SIGKILL and the others fail of that.
-    ``largest_file``: no file can grow beyond so many bytes, as on a full disk.
+    ``kill_at``: after this iteration ``killed_rank`` is killed. ``largest_file``: no file can grow beyond so many
+    bytes, as on a full disk.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    errors = _context.Queue()
-    started = []
-    for rank in range(processes):
-        kill = kill_at if rank == killed_rank else None
-        arguments = (rank, processes, port, config_file, overrides, kill, largest_file, errors)
-        started.append(_context.Process(target=_train, args=arguments))
-        started[-1].start()
-    for process in started:
-        process.join(120)
-        assert process.exitcode is not None, "it hangs"
-    if kill_at is not None:
-        assert started[killed_rank].exitcode == -signal.SIGKILL
-    return [errors.get() for process in started if process.exitcode == 1]
+    return run_apart(
+        _train, config_file, overrides, kill_at, killed_rank, largest_file, processes=processes,
+        killed_rank=None if kill_at is None else killed_rank,
+    )  # fmt: skip
+
+
+def _train(config_file, overrides, kill_at, killed_rank, largest_file, device) -> None:
+    if largest_file is not None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    iterate = Trainer._iterate
+
+    def iterate_or_die(self, batch):
+        iterate(self, batch)
+        if self.iteration == kill_at and distributed.rank() == killed_rank:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Trainer._iterate = iterate_or_die
+    stages.run_stage("train", load_config(config_file, list(overrides)), stages.Options(resume="auto"), device)
 
 
 def history(run_dir: Path) -> list[dict]:
