@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -32,6 +33,7 @@ def for_each(function: Callable[[Item], Result], items: Sequence[Item], *, worke
         return list(tqdm(map(function, items), **bar))
     # Spawned, not forked: nothing of this process (locks, threads, open files) lives on in the workers.
     context = multiprocessing.get_context("spawn")
+    resource_tracker.ensure_running()  # starting it later, with the first worker, would end the deafness
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker) as pool:
         try:
             with _deaf_to_interrupts():  # the workers inherit that: this process hears Ctrl-C and ends them
