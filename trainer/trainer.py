@@ -24,6 +24,7 @@ from utils.distributed import all_mean, all_sum, barrier, is_main, rank, synchro
 from utils.errors import UsageError
 from utils.logger import log, progress
 from utils.metrics import ConfusionMatrix, Scores, scores
+from utils.precision import autocast
 from utils.schedule import Schedule, poly_factor
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
@@ -61,7 +62,7 @@ class Trainer:
         if resume is not None:
             self._resume(resume)
         self.step = _distribute(step, device)
-        self.autocast = _autocast(config, device)
+        self.autocast = autocast(config.trainer.precision, device)
 
         self.batches = TrainingBatches(
             config,
@@ -174,7 +175,15 @@ class Trainer:
                 "config": json.dumps(self.config.model_dump()),
             }
         path = self.config.run_dir / name
-        save_checkpoint(path, self.network, epoch=epoch + 1, best=self.best, resume=resume)
+        save_checkpoint(
+            path,
+            self.network,
+            epoch=epoch + 1,
+            best=self.best,
+            classes=self.data.classes,
+            colours=self.data.palette[: self.n_classes],
+            resume=resume,
+        )
 
     def _resume(self, path: Path) -> None:
         checkpoint = load_checkpoint(path)
@@ -246,11 +255,3 @@ def _distribute(step: nn.Module, device: torch.device) -> nn.Module:
     synchronised = synchronise_batch_norm(step, device)
     ids = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(synchronised, device_ids=ids, broadcast_buffers=False)
-
-
-def _autocast(config: Config, device: torch.device) -> torch.autocast:
-    precision = config.trainer.precision
-    if precision == "auto":
-        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        precision = "bf16" if bf16 else "fp32"
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

@@ -103,6 +103,15 @@ def all_sum(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
+def all_gather(values: list) -> list:
+    """The lists of all processes as one, in the order of the ranks."""
+    if not dist.is_initialized():
+        return values
+    gathered: list = [None] * world_size()
+    dist.all_gather_object(gathered, values)
+    return [value for of_rank in gathered for value in of_rank]
+
+
 def all_mean(values: torch.Tensor) -> torch.Tensor:
     return all_sum(values).div_(world_size())
 
