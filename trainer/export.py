@@ -59,7 +59,7 @@ def export_network(predictor: Predictor, format: str, output: Path) -> None:
     """
     network = Exported(_class_branch(predictor.network)).eval()
     classes = json.dumps(predictor.classes, ensure_ascii=False)
-    contents, exported = {"onnx": _to_onnx, "exported_program": _to_program}[format](network, classes)
+    contents, exported = FORMATS[format](network, classes)
     if exported is None:
         log.warning("the export is not compared with PyTorch's result: that needs the package onnxruntime")
     else:
@@ -108,6 +108,9 @@ def _to_program(network: Exported, classes: str) -> tuple[bytes, Callable[[Tenso
     torch.export.save(program, file, extra_files={"classes.json": classes})
     file.seek(0)
     return file.getvalue(), torch.export.load(file).module()
+
+
+FORMATS = {"onnx": _to_onnx, "exported_program": _to_program}
 
 
 def _example() -> Tensor:
