@@ -30,6 +30,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if sum(bool(getattr(options, stage)) for stage in STAGES) > 1:
         parser.error(f"one of {', '.join('--' + stage for stage in STAGES)} at a time")
+    if options.output and not (options.predict or options.export):
+        parser.error("--output goes with --predict or --export")
     if options.processes is not None and options.processes < 1:
         parser.error("--processes must be at least 1")
     return options

@@ -63,9 +63,8 @@ def export_network(predictor: Predictor, format: str, output: Path) -> None:
     if exported is None:
         log.warning("the export is not compared with PyTorch's result: that needs the package onnxruntime")
     else:
-        log.info(
-            f"{len(CHECKED)} sizes compared with PyTorch: logits differ by {_compare(network, exported):.1e} at most"
-        )
+        difference = _compare(network, exported)
+        log.info(f"{len(CHECKED)} sizes compared with PyTorch: logits differ by {difference:.0e} of the largest")
     write_atomically(output, lambda file: file.write(contents))
 
 

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dataloaders.reading import read_image
 from dataloaders.voc import IMAGE_SUFFIXES
-from trainer.predictor import Predictor
+from trainer.predictor import Predictor, as_rgb
 from utils.checkpoint import write_atomically
 from utils.distributed import all_gather, barrier, is_main, rank, world_size
 from utils.errors import UsageError
@@ -79,7 +78,7 @@ def find_images(source: str, output: Path) -> list[Path]:
         files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
         images = [file for file in files if ours not in file.resolve().parents]
     elif path.suffix.lower() == ".txt" and path.is_file():
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()  # as file names are
         images = [Path(line.strip()) for line in lines if line.strip()]
     else:
         images = [path]
@@ -93,7 +92,7 @@ def find_images(source: str, output: Path) -> list[Path]:
 def output_names(images: list[Path]) -> list[str]:
     """Where each image's outputs go, without suffix: its path below the folder that all have in common.
 
-    Images that differ in their suffix alone (``a.jpg``, ``a.png``) keep it (``a.jpg``, ``a.png``).
+    Images that differ in their suffix alone (``a.jpg`` and ``a.png``) keep it.
     """
     paths = [os.path.abspath(image) for image in images]
     common = os.path.commonpath([os.path.dirname(path) for path in paths])
@@ -105,7 +104,7 @@ def output_names(images: list[Path]) -> list[str]:
 
 
 def _predict_file(predictor: Predictor, image_path: Path, output: Path, name: str) -> None:
-    image = read_image(image_path)
+    image = as_rgb(image_path)
     if predictor.settings.confidence:
         labels, confidence = predictor.predict_with_confidence(image)
         _save(output / "confidence" / f"{name}.png", np.round(255 * confidence).astype(np.uint8))

@@ -187,7 +187,7 @@ class Config(Section):
         return Path(self.trainer.save_dir) / baseline / f"label_subcls_{self.clustering_algorithm}"
 
 
-# Keys that change how a run is written or how fast it goes, not what comes out.
+# Keys and sections that change how a run is written, how fast it goes or what is done with it, not what comes out.
 _WITHOUT_EFFECT = {
     "num_workers", "save_dir", "save_period", "log_dir", "log_per_iter", "tensorboardX", "data_dir", "label_subcls",
     "predict",

@@ -12,7 +12,6 @@ import main as command_line
 from models import build_network, load_model
 from trainer.predict_files import find_images, output_names
 from utils.checkpoint import save_checkpoint
-from utils.errors import UsageError
 
 CLASSES = tuple("abcdefgh")
 COLOURS = np.arange(24, dtype=np.uint8).reshape(8, 3) * 10
@@ -169,6 +168,6 @@ def test_two_processes_share_the_images_and_gather_what_failed(predict, tmp_path
     assert files(tmp_path / "out" / "masks") == ["0.png", "1.png", "2.png", "4.png"]
 
 
-def test_missing_source_is_a_usage_error(tmp_path):
-    with pytest.raises(UsageError, match="no such image"):
-        find_images(str(tmp_path / "gone.txt"), tmp_path / "out")
+def test_output_without_something_to_write_there_is_refused():
+    with pytest.raises(SystemExit):
+        command_line.parse(["-c", "x.json", "--output", "out"])

@@ -48,6 +48,24 @@ def test_weights_of_all_windows_add_up_to_one_everywhere(height, width, overlap)
     torch.testing.assert_close(joined(image, by_pixel, 32, overlap), by_pixel(image))
 
 
+@pytest.mark.parametrize(("overlap", "least"), [(0, 0), (0.25, 8), (0.5, 16), (0.9, 28)])
+def test_windows_are_whole_and_share_at_least_the_overlap(overlap, least):
+    rows, columns = np.mgrid[:101, :47].astype(np.uint8)
+    corners, shapes = set(), set()
+
+    def note(crop):
+        corners.add(tuple(crop[0, 0, :2].tolist()))
+        shapes.add(crop.shape)
+        return by_pixel(crop)
+
+    joined(np.stack([rows, columns, rows], axis=-1), note, 32, overlap)
+    assert shapes == {(32, 32, 3)}
+    for axis, last in ((0, 101 - 32), (1, 47 - 32)):
+        starts = sorted({corner[axis] for corner in corners})
+        assert (starts[0], starts[-1]) == (0, last)
+        assert 32 - max(np.diff(starts)) >= least
+
+
 def test_windows_agree_with_the_whole_image_where_they_see_enough_of_it():
     image = picture(150, 170)
     whole, windows = by_neighbourhood(image), joined(image, by_neighbourhood, 64, 0.5)
