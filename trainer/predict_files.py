@@ -13,7 +13,7 @@ from PIL import Image
 from dataloaders.voc import IMAGE_SUFFIXES
 from trainer.predictor import Predictor, as_rgb
 from utils.checkpoint import write_atomically
-from utils.distributed import all_gather, barrier, is_main, rank, world_size
+from utils.distributed import barrier, gather, is_main, rank, world_size
 from utils.errors import UsageError
 from utils.logger import progress
 from utils.palette import save_mask
@@ -57,7 +57,7 @@ def predict_files(predictor: Predictor, source: str, output: Path, checkpoint: P
             failures.append(str(error))
         except torch.OutOfMemoryError:
             failures.append(f"{image}: is too large for the GPU's memory; set predict.window to 1024, or to less.")
-    failures = all_gather(failures)
+    failures = [failure for of_rank in gather(failures) for failure in of_rank]
     if failures:
         listed = "\n  ".join(failures)
         raise UsageError(f"{len(failures)} of {len(images)} images are left out, the others are done:\n  {listed}")

@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -103,13 +104,13 @@ def all_sum(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
-def all_gather(values: list) -> list:
-    """The lists of all processes as one, in the order of the ranks."""
+def gather(value: Any) -> list[Any]:
+    """What every process has, in the order of their ranks."""
     if not dist.is_initialized():
-        return values
-    gathered: list = [None] * world_size()
-    dist.all_gather_object(gathered, values)
-    return [value for of_rank in gathered for value in of_rank]
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def all_mean(values: torch.Tensor) -> torch.Tensor:
