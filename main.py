@@ -3,8 +3,8 @@
 import argparse
 import sys
 
-STAGES = ("test", "save_feature", "clustering", "summary")
-IN_ONE_PROCESS = ("clustering", "summary")
+STAGES = ("test", "save_feature", "clustering", "summary", "predict", "export")
+IN_ONE_PROCESS = ("clustering", "summary", "export")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -19,14 +19,19 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     _flag(add, "--save_feature", "stage 2: write the pixel features of the labelled images")
     _flag(add, "--clustering", "stage 3: cluster them into subclasses")
     _flag(add, "--summary", "print the baseline's scores beside this run's and where its files are")
+    add("--predict", metavar="PATH", help="predict an image, the images of a folder, or those a .txt file names a line")
+    add("--export", choices=("onnx", "exported_program"), help="write the network for other programs")
+    add("--output", metavar="PATH", help="where --predict (a folder) and --export (a file) write; default: the run's")
     _flag(add, "--force", "do a finished stage again")
     add("--clustering_algorithm", choices=("balanced_kmeans", "normal_kmeans"), help="stage 3's algorithm")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key: --set trainer.epochs=5")
     add("--device", choices=("auto", "cuda", "cpu"), default="auto")
     add("--processes", type=int, metavar="N", help="processes on this machine (default: one per device, up to n_gpu)")
     options = parser.parse_args(arguments)
-    if sum(getattr(options, stage) for stage in STAGES) > 1:
+    if sum(bool(getattr(options, stage)) for stage in STAGES) > 1:
         parser.error(f"one of {', '.join('--' + stage for stage in STAGES)} at a time")
+    if options.output and not (options.predict or options.export):
+        parser.error("--output goes with --predict or --export")
     if options.processes is not None and options.processes < 1:
         parser.error("--processes must be at least 1")
     return options
@@ -74,7 +79,8 @@ def run(options: argparse.Namespace) -> None:
     processes = options.processes or process_count(config.n_gpu, device)
     if stage in IN_ONE_PROCESS:
         processes = 1
-    launch(run_stage, (stage, config, Options(options.resume, options.force)), processes, device)
+    stage_options = Options(options.resume, options.force, options.predict, options.export, options.output)
+    launch(run_stage, (stage, config, stage_options), processes, device)
 
 
 if __name__ == "__main__":

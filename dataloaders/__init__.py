@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
+
+from dataloaders import cityscapes, voc
 from dataloaders.cityscapes import open_cityscapes
 from dataloaders.description import Sample, SegmentationData
 from dataloaders.voc import open_custom, open_voc
 from utils.config import Config
+from utils.palette import CITYSCAPES_COLOURS, palette_of, voc_palette
 
-__all__ = ["Sample", "SegmentationData", "make_ready", "open_data"]
+__all__ = ["Sample", "SegmentationData", "make_ready", "open_data", "published_classes"]
 
 
 def make_ready(config: Config) -> None:
@@ -22,3 +26,12 @@ def open_data(config: Config) -> SegmentationData:
     """The data set and split that a configuration names."""
     openers = {"voc": open_voc, "cityscapes": open_cityscapes, "custom": open_custom, "demo": open_custom}
     return openers[config.dataset](config)
+
+
+def published_classes(config: Config) -> tuple[tuple[str, ...], np.ndarray] | None:
+    """Names and palette of a configuration's classes as far as they are known without the data set, else None."""
+    if config.dataset == "voc":
+        return voc.CLASSES, voc_palette()
+    if config.dataset == "cityscapes":
+        return cityscapes.CLASSES, palette_of(CITYSCAPES_COLOURS)
+    return (tuple(config.classes), voc_palette()) if config.classes else None

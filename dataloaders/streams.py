@@ -136,9 +136,7 @@ class EvaluationStream(Dataset):
         image = read_image(sample.image)
         target = read_mask(sample.label, self.n_classes, self.ignore_index)
         _same_size(sample, image, target)
-        bottom, right = (-side % EVALUATION_MULTIPLE for side in target.shape)
-        image = np.pad(image, ((0, bottom), (0, right), (0, 0)), mode="reflect")
-        return {"sample": sample, "image": _channels_first(image), "target": torch.from_numpy(target)}
+        return {"sample": sample, "image": _channels_first(pad_to_multiple(image)), "target": torch.from_numpy(target)}
 
 
 class SameSizeSampler(Sampler[list[int]]):
@@ -207,6 +205,12 @@ def _collate_evaluation(items: list[dict]) -> dict:
         "images": torch.stack([item["image"] for item in items]),
         "targets": [item["target"] for item in items],
     }
+
+
+def pad_to_multiple(image: np.ndarray) -> np.ndarray:
+    """A whole image (H, W, 3) as the network takes it: reflected at the right and the bottom to multiples of 8."""
+    bottom, right = (-side % EVALUATION_MULTIPLE for side in image.shape[:2])
+    return np.pad(image, ((0, bottom), (0, right), (0, 0)), mode="reflect")
 
 
 def _rng(seed: int, stream: int, draw: int) -> np.random.Generator:

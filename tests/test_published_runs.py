@@ -127,9 +127,10 @@ def test_checkpoint_that_does_not_fit_is_refused_with_names_and_shapes(voc_root,
     assert "encoder.aspp.aspp3.bn.weight: shape (8,) in the file, (12,) in the network" in capsys.readouterr().err
 
 
-def test_best_model_has_the_originals_four_entries(voc_root, tmp_path):
+def test_best_model_has_the_originals_four_entries_and_its_classes(voc_root, tmp_path):
     run_dir, _ = run_all_stages("voc_1over64", voc_root, tmp_path)
     contents = torch.load(run_dir / "best_model.pth", weights_only=True)
-    assert set(contents) == {"arch", "epoch", "state_dict", "monitor_best"}
+    assert set(contents) == {"arch", "epoch", "state_dict", "monitor_best", "classes", "colours"}
+    assert (contents["classes"][15], contents["colours"][15]) == ("person", [192, 128, 128])
     assert all(name.startswith("module.") for name in contents["state_dict"])
     assert contents["monitor_best"] == pytest.approx(json.loads((run_dir / "results.json").read_text())["mean_iou"])

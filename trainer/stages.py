@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dataloaders import SegmentationData, make_ready, open_data
-from models import build_network
+from models import build_network, load_model
 from trainer.evaluation import (
     PredictionWriter,
     evaluate,
@@ -19,7 +19,9 @@ from trainer.evaluation import (
     scores_table,
     whole_image_loader,
 )  # fmt: skip
+from trainer.export import SUFFIXES, export_network
 from trainer.features import features_dir, save_features
+from trainer.predict_files import predict_files
 from trainer.record import Record
 from trainer.resume import NEWEST, checkpoint_to_go_on_from, subclass_source
 from trainer.subclass_table import TABLE
@@ -43,10 +45,19 @@ class Options:
         A checkpoint, or "auto": the run's own, where there is one.
     force
         Do a finished stage again.
+    predict
+        An image, a folder or a list of images.
+    export
+        A format.
+    output
+        Where prediction and export write; None: to the run's folder.
     """
 
     resume: str | None = None
     force: bool = False
+    predict: str | None = None
+    export: str | None = None
+    output: str | None = None
 
 
 def run_stage(stage: str, config: Config, options: Options, device: torch.device) -> None:
@@ -61,6 +72,8 @@ def run_stage(stage: str, config: Config, options: Options, device: torch.device
         "clustering": clustering,
         "test": test,
         "summary": summary,
+        "predict": predict,
+        "export": export,
     }
     stages[stage](config, options, device)
 
@@ -163,6 +176,22 @@ def summary(config: Config, options: Options, device: torch.device) -> None:
     for what, name in (("predictions", "preds/"), ("checkpoint", "best_model.pth"), ("log", "log.txt")):
         log.info(f"{what + ':':13}{config.baseline_dir / name}, {config.run_dir / name}")
     log.info(f"curves:      tensorboard --logdir {config.trainer.log_dir}")
+
+
+def predict(config: Config, options: Options, device: torch.device) -> None:
+    """Prediction of any images."""
+    path = _best_model(config, options.resume)
+    output = Path(options.output) if options.output else config.run_dir / "predictions"
+    count = predict_files(load_model(path, config, device=device), options.predict, output, path)
+    log.info(f"predictions of {count} images; {output}")
+
+
+def export(config: Config, options: Options, device: torch.device) -> None:
+    """The network for other programs."""
+    path = _best_model(config, options.resume)
+    output = Path(options.output) if options.output else config.run_dir / f"model{SUFFIXES[options.export]}"
+    export_network(load_model(path, config, device="cpu"), options.export, output)
+    log.info(f"exported network; {output}")
 
 
 def load_network(config: Config, data: SegmentationData, path: Path, device: torch.device) -> nn.Module:

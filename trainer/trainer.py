@@ -26,6 +26,7 @@ from utils.distributed import all_sum, any_process, barrier, is_main, rank, sync
 from utils.errors import UsageError
 from utils.logger import log, progress
 from utils.metrics import ConfusionMatrix, scores
+from utils.precision import autocast
 from utils.schedule import Schedule, poly_factor
 from utils.stop import Stopped, StopRequest
 
@@ -69,7 +70,7 @@ class Trainer:
         if resume is not None:
             self._resume(resume)
         self.step = _distribute(step, device)
-        self.autocast = _autocast(config, device)
+        self.autocast = autocast(config.trainer.precision, device)
 
         self.batches = TrainingBatches(
             config,
@@ -207,10 +208,9 @@ class Trainer:
         self.board.validation(self.iteration, epoch, result, train_scores)
 
     def _save_model(self, name: str) -> None:
-        """Write the network alone, as the original does."""
+        """Write the network alone, which is what evaluation and prediction need."""
         if is_main():
-            path = self.config.run_dir / name
-            save_checkpoint(path, self.network, epoch=self.epochs_done + 1, best=self.best)
+            self._write(name, self.epochs_done + 1)
 
     def _save(self) -> None:
         """Write the checkpoint from which the run goes on exactly; the one before it is kept.
@@ -232,13 +232,17 @@ class Trainer:
             "running": dict(zip(self.running, (value.cpu() for value in sums[1:]), strict=True)),
             **identity(self.config),
         }
+        self._write(NEWEST, self.epochs_done, resume=resume, keep=self.config.run_dir / PREVIOUS)
+
+    def _write(self, name: str, epoch: int, **more) -> None:
         save_checkpoint(
-            self.config.run_dir / NEWEST,
+            self.config.run_dir / name,
             self.network,
-            epoch=self.epochs_done,
+            epoch=epoch,
             best=self.best,
-            resume=resume,
-            keep=self.config.run_dir / PREVIOUS,
+            classes=self.data.classes,
+            colours=self.data.palette[: self.n_classes],
+            **more,
         )
 
     def _resume(self, path: Path) -> None:
@@ -315,11 +319,3 @@ def _distribute(step: nn.Module, device: torch.device) -> nn.Module:
     synchronised = synchronise_batch_norm(step, device)
     ids = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(synchronised, device_ids=ids, broadcast_buffers=False)
-
-
-def _autocast(config: Config, device: torch.device) -> torch.autocast:
-    precision = config.trainer.precision
-    if precision == "auto":
-        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        precision = "bf16" if bf16 else "fp32"
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

@@ -1,7 +1,8 @@
 """Checkpoints: the original's four entries, and what going on exactly needs.
 
 ``arch``, ``epoch``, ``state_dict`` (names with ``module.``) and ``monitor_best`` have the original's meaning, so
-each side reads the other's files. ``resume`` is ours alone.
+each side reads the other's files. ``classes`` and ``colours`` (so that a checkpoint predicts by itself) and ``resume``
+are ours alone.
 """
 
 import hashlib
@@ -76,14 +77,27 @@ def _flush_folder(folder: Path) -> None:
 
 
 def save_checkpoint(
-    path: Path, network: nn.Module, *, epoch: int, best: float, resume: dict | None = None, keep: Path | None = None
+    path: Path,
+    network: nn.Module,
+    *,
+    epoch: int,
+    best: float,
+    classes: tuple[str, ...],
+    colours: np.ndarray,
+    resume: dict | None = None,
+    keep: Path | None = None,
 ) -> None:
-    """Write a checkpoint of ``network`` (unwrapped) atomically; with ``keep``, the one before under that name."""
+    """Write a checkpoint of ``network`` (unwrapped) atomically; with ``keep``, the one before under that name.
+
+    ``colours`` are the classes' RGB, uint8 (C, 3).
+    """
     contents: dict[str, Any] = {
         "arch": "DistributedDataParallel",
         "epoch": epoch,
         "state_dict": {PREFIX + name: value for name, value in network.state_dict().items()},
         "monitor_best": best,
+        "classes": list(classes),
+        "colours": colours.tolist(),
     }
     if resume is not None:
         contents["resume"] = resume

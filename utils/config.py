@@ -7,7 +7,7 @@ in ``obsolete`` of their section and are accepted without a word; any other unkn
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator, model_validator
 
 Monitor = Literal["max Mean_IoU"]
 BASELINE, USRN = "Baseline", "USRN"
@@ -102,6 +102,16 @@ class TrainerConfig(Section):
     )
 
 
+class PredictConfig(Section):
+    """Prediction of any images (``--predict``, ``load_model``)."""
+
+    window: int | None = Field(None, ge=32, description="side of the sliding window in pixels; null: the whole image")
+    overlap: float = Field(0.25, ge=0, le=0.9, description="part of a window's side that it shares with the next")
+    scales: list[PositiveFloat] = Field([1.0], min_length=1, description="sizes of the image whose logits are averaged")
+    flip: bool = Field(False, description="average with the logits of the mirrored image")
+    confidence: bool = Field(False, description="write a picture of the probability of every pixel's class, too")
+
+
 class Config(Section):
     obsolete = frozenset({"ramp_up", "use_weak_lables", "unsupervised_w"})
 
@@ -141,6 +151,7 @@ class Config(Section):
     train_unsupervised: StreamConfig = StreamConfig()
     val_loader: ValidationConfig = ValidationConfig()
     trainer: TrainerConfig
+    predict: PredictConfig = PredictConfig()
 
     @field_validator("experim_name")
     @classmethod
@@ -180,10 +191,10 @@ class Config(Section):
         return Path(self.trainer.save_dir) / baseline / f"label_subcls_{self.clustering_algorithm}"
 
 
-# Keys that change how a run is written or how fast it goes, not what comes out.
+# Keys and sections that change how a run is written, how fast it goes or what is done with it, not what comes out.
 _WITHOUT_EFFECT = {
     "num_workers", "save_dir", "save_period", "save_minutes", "max_bad_steps", "log_dir", "log_per_iter",
-    "tensorboardX", "data_dir", "label_subcls",
+    "tensorboardX", "data_dir", "label_subcls", "predict",
 }  # fmt: skip
 
 
@@ -193,7 +204,7 @@ def differing_keys(old: dict[str, Any], new: Config) -> list[str]:
     return [
         f"{key}: {before.get(key)} → {after.get(key)}"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and key.rpartition(".")[2] not in _WITHOUT_EFFECT
+        if before.get(key) != after.get(key) and _WITHOUT_EFFECT.isdisjoint(key.split("."))
     ]
 
 

@@ -11,6 +11,8 @@ from torch import nn
 from utils.checkpoint import fingerprint, load_checkpoint, load_weights, save_checkpoint, write_atomically
 from utils.errors import UsageError
 
+CLASSES = {"classes": ("road", "sky"), "colours": np.array([[1, 2, 3], [4, 5, 6]], np.uint8)}
+
 
 def network(seed: int = 0, width: int = 3) -> nn.Module:
     torch.manual_seed(seed)
@@ -50,9 +52,10 @@ class Malicious:
 
 def test_saved_checkpoint_comes_back_with_everything(tmp_path):
     resume = {"iteration": 12, "finished": False, "optimizer": {"momentum": torch.ones(2)}, "config": "{}"}
-    save_checkpoint(tmp_path / "runs" / "last.pth", network(), epoch=3, best=0.25, resume=resume)
+    save_checkpoint(tmp_path / "runs" / "last.pth", network(), epoch=3, best=0.25, **CLASSES, resume=resume)
     contents = load_checkpoint(tmp_path / "runs" / "last.pth")
     assert (contents["epoch"], contents["monitor_best"]) == (3, 0.25)
+    assert (contents["classes"], contents["colours"]) == (["road", "sky"], [[1, 2, 3], [4, 5, 6]])
     assert (contents["resume"]["iteration"], contents["resume"]["finished"]) == (12, False)
     assert torch.equal(contents["resume"]["optimizer"]["momentum"], torch.ones(2))
     other = network(seed=1)
@@ -61,9 +64,9 @@ def test_saved_checkpoint_comes_back_with_everything(tmp_path):
 
 
 def test_file_for_others_has_the_originals_entries_and_names(tmp_path):
-    save_checkpoint(tmp_path / "best.pth", network(), epoch=3, best=0.25)
+    save_checkpoint(tmp_path / "best.pth", network(), epoch=3, best=0.25, **CLASSES)
     contents = torch.load(tmp_path / "best.pth", weights_only=True)
-    assert contents.keys() == {"arch", "epoch", "state_dict", "monitor_best"}
+    assert contents.keys() - {"classes", "colours"} == {"arch", "epoch", "state_dict", "monitor_best"}
     assert contents["arch"] == "DistributedDataParallel"
     assert list(contents["state_dict"]) == [f"module.{name}" for name in network().state_dict()]
 

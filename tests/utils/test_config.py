@@ -116,12 +116,16 @@ def test_keys_that_change_the_result_differ_and_others_do_not():
     without_effect = {"epochs": 1, "log_per_iter": 3, "save_dir": "x", "save_period": 9, "tensorboardX": False}
     same = config_of(
         subclass_counts=[2, 1], data_dir="moved", label_subcls="moved", trainer=without_effect,
-        train_supervised={"num_workers": 0},
+        train_supervised={"num_workers": 0}, predict={"window": 64, "flip": True},
     )  # fmt: skip
     assert differing_keys(old, same) == []
-    other = config_of(subclass_counts=[2, 2], n_gpu=2, trainer={"epochs": 3}, optimizer={"args": {"lr": 0.5}})
+    other = config_of(
+        subclass_counts=[2, 2], n_gpu=2, trainer={"epochs": 3}, optimizer={"args": {"lr": 0.5}},
+        train_supervised={"flip": False},
+    )  # fmt: skip
     assert differing_keys(old, other) == [
-        "n_gpu: 1 → 2", "optimizer.args.lr: 0.01 → 0.5", "subclass_counts: [2, 1] → [2, 2]", "trainer.epochs: 1 → 3",
+        "n_gpu: 1 → 2", "optimizer.args.lr: 0.01 → 0.5", "subclass_counts: [2, 1] → [2, 2]",
+        "train_supervised.flip: True → False", "trainer.epochs: 1 → 3",
     ]  # fmt: skip
 
 

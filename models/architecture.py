@@ -1,0 +1,38 @@
+"""Which network a checkpoint's weights belong to, read off their names and shapes."""
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from models.resnet import BLOCKS
+
+_BLOCK = re.compile(r"encoder\.backbone\.layer([1-4])\.\d+\.conv1\.weight")
+
+
+def infer_architecture(state_dict: Mapping[str, Tensor]) -> dict[str, str | int | None]:
+    """The arguments of ``build_network`` for the network that these weights are of.
+
+    Raises
+    ------
+    ValueError
+        They are of no network of this project.
+    """
+    missing = {"encoder.backbone.conv1.weight", "classifier.1.weight"} - state_dict.keys()
+    if missing:
+        raise ValueError(f"{' and '.join(sorted(missing))} are missing")
+    of_blocks = [match[1] for name in state_dict if (match := _BLOCK.fullmatch(name))]
+    blocks = tuple(of_blocks.count(layer) for layer in "1234")
+    layers = next((depth for depth, of_depth in BLOCKS.items() if of_depth == blocks), None)
+    if layers is None:
+        raise ValueError(f"layers 1 to 4 have {blocks} blocks, as no ResNet of {sorted(BLOCKS)} layers has")
+    n_classes, out_dim = state_dict["classifier.1.weight"].shape[:2]
+    subclass_head = state_dict.get("classifier_SubCls.1.weight")
+    return {
+        "name": "Baseline" if subclass_head is None else "USRN",
+        "n_classes": n_classes,
+        "n_subclasses": None if subclass_head is None else len(subclass_head),
+        "layers": layers,
+        "out_dim": out_dim,
+        "base_width": len(state_dict["encoder.backbone.conv1.weight"]),
+    }
