@@ -20,6 +20,11 @@ class TrainingBatches:
 
     Baseline: ``x``, ``y``. USRN, which gives ``subclass_dir``: ``s`` as well and, from iteration
     ``unsupervised_from`` on, ``u_weak`` and ``u_strong``.
+
+    Attributes
+    ----------
+    ids
+        Image ids of the batch given last, of this process: "labelled" and, where it has them, "unlabelled".
     """
 
     def __init__(
@@ -36,6 +41,7 @@ class TrainingBatches:
     ):
         self.device = device
         self.iterations, self.start, self.unsupervised_from = iterations, start, unsupervised_from
+        self.ids: dict[str, list[str]] = {}
         self._seed = config.random_seed
         supervised, unsupervised = config.train_supervised, config.train_unsupervised
         labelled = LabelledStream(
@@ -66,9 +72,11 @@ class TrainingBatches:
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         unlabelled = iter(self.unlabelled) if self.unlabelled is not None else None
         for iteration, labelled in enumerate(self.labelled, self.start):
-            batch = self._supervised(labelled)
+            batch, self.ids = self._supervised(labelled), {"labelled": labelled["id"]}
             if unlabelled is not None and iteration >= self.unsupervised_from:
-                batch |= self._two_views(next(unlabelled))
+                views = next(unlabelled)
+                batch |= self._two_views(views)
+                self.ids["unlabelled"] = views["id"]
             yield batch
 
     def _supervised(self, batch: dict) -> dict[str, Tensor]:

@@ -3,21 +3,21 @@ import torch
 from dataloaders import open_data
 from dataloaders.photometry import MEAN, STD
 from trainer.batches import TrainingBatches
-from trainer.stages import clustering, save_feature, train
+from trainer.stages import Options, clustering, save_feature, train
 from trainer.subclass_table import read_subclass_table
 from utils.config_file import load_config
 
 CPU = torch.device("cpu")
 
 
-def usrn_batches(tiny_configs, start=0):
+def usrn_batches(tiny_configs, **more):
     baseline, usrn = (load_config(path, ["trainer.epochs=1"]) for path in tiny_configs)
     for stage in (train, save_feature, clustering):
-        stage(baseline, None, False, CPU)
+        stage(baseline, Options(), CPU)
     data = open_data(usrn)
     n = read_subclass_table(usrn, data).n_subclasses
     return TrainingBatches(
-        usrn, data, CPU, iterations=4, start=start, subclass_dir=usrn.subclass_dir, n_subclasses=n
+        usrn, data, CPU, iterations=4, subclass_dir=usrn.subclass_dir, n_subclasses=n, **more
     ), read_subclass_table(usrn, data)
 
 
@@ -50,6 +50,20 @@ def test_images_are_normalised(tiny_configs):
     back = weak * torch.tensor(STD).view(1, 3, 1, 1) + torch.tensor(MEAN).view(1, 3, 1, 1)
     assert back.min() >= -1e-6
     assert 0.5 < back.max() <= 1 + 1e-6
+
+
+def test_batches_say_which_images_they_hold(tiny_configs):
+    batches, _ = usrn_batches(tiny_configs, unsupervised_from=2)
+    labelled, unlabelled = (drawn_ids(loader) for loader in (batches.labelled, batches.unlabelled))
+    for iteration, _ in enumerate(batches):
+        expected = {"labelled": labelled[iteration]}
+        if iteration >= 2:
+            expected["unlabelled"] = unlabelled[iteration - 2]
+        assert batches.ids == expected
+
+
+def drawn_ids(loader) -> list[list[str]]:
+    return [[loader.dataset.samples[index].id for index, _ in batch] for batch in loader.batch_sampler]
 
 
 def test_batches_from_an_iteration_on_are_those_of_the_whole_run(tiny_configs):
