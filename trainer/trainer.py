@@ -95,6 +95,7 @@ class Trainer:
                     log.info(f"no better model in {self.not_improved} validations: early stop")
                     break
         self.board.close()
+        self.batches.log_bad(at_end=True)
         if not settings.val:
             self._save("best_model.pth", epoch, finished=True)
         barrier()
@@ -113,6 +114,7 @@ class Trainer:
             bar.update()
             if self.iteration % self.config.trainer.log_per_iter == 0:
                 self._log_scalars(bar)
+        self.batches.log_bad()
         return scores(all_sum(confusion.counts))
 
     def _iterate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -73,6 +73,14 @@ class StreamConfig(Section):
     num_workers: int = Field(8, ge=0, description="data-loading processes per device")
 
 
+class DataConfig(Section):
+    on_bad_sample: Literal["error", "skip"] = Field(
+        "error",
+        description="a training image or mask that cannot be used: error stops the run; skip draws another in its "
+        "place and lists it in the log. In evaluation and stages 2 and 3 it is always an error",
+    )
+
+
 class ValidationConfig(Section):
     obsolete = frozenset({"split", "stride", "shuffle", "val"})
 
@@ -133,6 +141,7 @@ class Config(Section):
 
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    data: DataConfig = DataConfig()
     train_supervised: StreamConfig = StreamConfig()
     train_unsupervised: StreamConfig = StreamConfig()
     val_loader: ValidationConfig = ValidationConfig()
@@ -179,6 +188,7 @@ class Config(Section):
 # Keys that change how a run is written or how fast it goes, not what comes out.
 _WITHOUT_EFFECT = {
     "num_workers", "save_dir", "save_period", "log_dir", "log_per_iter", "tensorboardX", "data_dir", "label_subcls",
+    "on_bad_sample",
 }  # fmt: skip
 
 

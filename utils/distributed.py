@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -12,6 +13,8 @@ from torch import nn
 from torch.distributed.nn.functional import all_reduce as all_reduce_with_gradient
 
 from utils.errors import UsageError
+
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -105,6 +108,14 @@ def all_sum(values: torch.Tensor) -> torch.Tensor:
 
 def all_mean(values: torch.Tensor) -> torch.Tensor:
     return all_sum(values).div_(world_size())
+
+
+def gather(value: T) -> list[T]:
+    """A picklable value of every process, in the order of their ranks."""
+    values = [value] * world_size()
+    if dist.is_initialized():
+        dist.all_gather_object(values, value)
+    return values
 
 
 class _SyncBatchNorm(nn.BatchNorm2d):
