@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-STAGES = ("test", "save_feature", "clustering", "summary")
+STAGES = ("test", "save_feature", "clustering", "summary", "check_data")
 IN_ONE_PROCESS = ("clustering", "summary")
 
 
@@ -19,6 +19,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     _flag(add, "--save_feature", "stage 2: write the pixel features of the labelled images")
     _flag(add, "--clustering", "stage 3: cluster them into subclasses")
     _flag(add, "--summary", "print the baseline's scores beside this run's and where its files are")
+    _flag(
+        add, "--check_data", "read every image and mask of the run once and list what is wrong; exit code 1 if any is"
+    )
     _flag(add, "--force", "do a finished stage again")
     add("--clustering_algorithm", choices=("balanced_kmeans", "normal_kmeans"), help="stage 3's algorithm")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key: --set trainer.epochs=5")
@@ -49,22 +52,23 @@ def main(arguments: list[str] | None = None) -> int:
     from utils.errors import UsageError
 
     try:
-        run(options)
+        return run(options)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> int:
     from utils.config_file import load_config
 
     if options.clustering_algorithm:
         options.set.append(f"clustering_algorithm={options.clustering_algorithm}")
     config = load_config(options.config, options.set)
+    if options.check_data:
+        return check(config, options.processes)
 
     from trainer.stages import Options, run_stage
     from utils.distributed import choose_device, launch, process_count
@@ -75,6 +79,17 @@ def run(options: argparse.Namespace) -> None:
     if stage in IN_ONE_PROCESS:
         processes = 1
     launch(run_stage, (stage, config, Options(options.resume, options.force)), processes, device)
+    return 0
+
+
+def check(config, processes: int | None) -> int:
+    from dataloaders import make_ready, open_data
+    from dataloaders.check import check_data
+
+    make_ready(config)
+    report = check_data(config, open_data(config), processes)
+    print(report.text())
+    return 1 if report.wrong else 0
 
 
 if __name__ == "__main__":

@@ -81,7 +81,9 @@ def test_missing_voc_names_the_data_root(tmp_path):
         open_voc(config_of(tmp_path / "nowhere", "voc"))
 
 
-@pytest.mark.parametrize(("folder", "named"), [("JPEGImages", "image c is missing"), ("SegmentationClassAug", "c.png")])
+@pytest.mark.parametrize(
+    ("folder", "named"), [("JPEGImages", "image c is missing"), ("SegmentationClassAug", "mask c is missing")]
+)
 def test_validation_image_or_mask_that_is_missing_is_named(voc_root, folder, named):
     for path in (voc_root / "VOCdevkit" / "VOC2012" / folder).glob("c.*"):
         path.unlink()
