@@ -83,7 +83,7 @@ def check_data(config: Config, data: SegmentationData, workers: int | None = Non
 def _look(sample: Sample, n_classes: int, ignore_index: int, palette: np.ndarray) -> Finding:
     cv2.setNumThreads(0)
     finding, image, mask = Finding(), None, None
-    with _decoder_complaints() as complaints:
+    with decoder_complaints() as complaints:
         if sample.label is not None:
             try:
                 image, mask = read_pair(sample, n_classes, ignore_index, palette)
@@ -104,7 +104,7 @@ def _look(sample: Sample, n_classes: int, ignore_index: int, palette: np.ndarray
 
 
 @contextmanager
-def _decoder_complaints() -> Iterator[list[str]]:
+def decoder_complaints() -> Iterator[list[str]]:
     """The lines that decoders written in C leave on stderr: the only sign of damage in the middle of a JPEG."""
     lines: list[str] = []
     with tempfile.TemporaryFile() as file:

@@ -120,8 +120,12 @@ def read_subclass_map(path: Path, n_subclasses: int) -> np.ndarray:
 
 def _read_values(path: Path) -> np.ndarray:
     """Values of a mask file: uint8 or uint16 (H, W), or the colours of an RGB mask, uint8 (H, W, 3)."""
-    with _header(path, _content(path, "a mask"), "a mask", MASK_FORMATS) as image:
+    content = _content(path, "a mask")
+    with _header(path, content, "a mask", MASK_FORMATS) as image:
         kind, values = image.format, np.asarray(image)
+    if kind == "PNG":
+        with _header(path, content, "a mask", MASK_FORMATS) as unread:
+            unread.verify()  # the check sums: decoding passes over those at the end
     if kind == "JPEG":
         raise UsageError(f"{path}: is a JPEG, whose compression changes class indices. Save the mask as a PNG.")
     if values.ndim == 3 and values.shape[2] in (2, 4) and image.mode in ("LA", "PA", "RGBA"):

@@ -257,7 +257,8 @@ def test_png_with_one_wrong_bit_in_its_pixels_is_refused(tmp_path, read):
     Image.fromarray(NOISE[..., 0]).save(path)
     whole = path.read_bytes()
     pixels = whole.index(b"IDAT") + 4
-    for place in range(pixels, len(whole) - 16, (len(whole) - pixels) // 20):
+    end = len(whole) - 12  # the chunk IEND
+    for place in (*range(pixels, end - 30, (end - pixels) // 20), *range(end - 30, end)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         with pytest.raises(UsageError, match=r"file\.png: cannot be read as"):
             read(path)
