@@ -85,11 +85,11 @@ def read_mask(path: Path, n_classes: int, ignore_index: int = 255, palette: np.n
     mask = _read_values(path)
     if mask.ndim == 3:
         mask = _from_colours(path, mask, n_classes, ignore_index, voc_palette() if palette is None else palette)
-    ids = np.flatnonzero(np.bincount(mask.ravel()))
-    outside = [int(id_) for id_ in ids if id_ >= n_classes and id_ != ignore_index]
-    if outside:
+    outside = (mask >= n_classes) & (mask != ignore_index)
+    if outside.any():
+        ids = np.unique(mask[outside]).tolist()
         raise UsageError(
-            f"{path}: holds the label id{'s' if len(outside) > 1 else ''} {', '.join(map(str, outside[:8]))}, but "
+            f"{path}: holds the label id{'s' if len(ids) > 1 else ''} {', '.join(map(str, ids[:8]))}, but "
             f"there are {n_classes} classes (0 to {n_classes - 1}) and {ignore_index} for pixels without one. "
             "Mend the mask or the list of classes."
         )
@@ -108,9 +108,10 @@ def read_subclass_map(path: Path, n_subclasses: int) -> np.ndarray:
             f"{path}: is a colour image, no subclass map. Run stage 3 again (`--clustering True --force`)."
         )
     ignored = indices == np.iinfo(indices.dtype).max
-    if indices[~ignored].max(initial=0) >= n_subclasses:
+    outside = (indices >= n_subclasses) & ~ignored
+    if outside.any():
         raise UsageError(
-            f"{path}: holds subclass {indices[~ignored].max()}, but there are {n_subclasses} subclasses; it is not of "
+            f"{path}: holds subclass {indices[outside].max()}, but there are {n_subclasses} subclasses; it is not of "
             "this run. Run stage 3 again (`--clustering True --force`)."
         )
     target = indices.astype(np.int16)
@@ -135,7 +136,7 @@ def _read_values(path: Path) -> np.ndarray:
     if (values.ndim == 3 and values.shape[2] != 3) or values.dtype.kind == "f":
         raise UsageError(f"{path}: is a picture of mode {image.mode}, not a mask. {_WANTED}")
     if values.dtype.itemsize == 1:
-        return values.astype(np.uint8)
+        return values.astype(np.uint8, copy=False)
     if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
         raise UsageError(f"{path}: holds values beyond 16 bit ({values.min()} to {values.max()}). {_WANTED}")
     return values.astype(np.uint16)

@@ -232,6 +232,13 @@ def test_mistakes_in_the_configuration_are_named(tiny_configs, tmp_path, capsys)
     assert "did you mean trainer.epochs" in refused(capsys, "-c", tiny_configs[0], "--set", "trainer.epoch=3")
 
 
+@pytest.mark.parametrize("key", ["save_dir", "log_dir"])
+def test_folder_that_cannot_be_made_is_named(tiny_configs, tmp_path, capsys, key):
+    (tmp_path / "file").touch()
+    message = refused(capsys, "-c", tiny_configs[0], "--set", f"trainer.{key}={tmp_path}/file/saved")
+    assert f"{tmp_path}/file" in message
+
+
 def test_flags_take_true_false_and_nothing():
     for text, expected in (([], True), (["True"], True), (["False"], False)):
         assert command_line.parse(["-c", "x", "--test", *text]).test is expected

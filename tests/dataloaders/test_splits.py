@@ -74,6 +74,12 @@ def test_list_without_an_image_is_refused(root):
         read_list(write(root, "\n \n"), root, labels=True)
 
 
+def test_id_of_a_listed_file_is_a_plain_name_wherever_the_file_is(root):
+    (root.parent / "outside.jpg").touch()
+    path = write(root, "../outside.jpg\n/images/../images/a.jpg")
+    assert [sample.id for sample in read_list(path, root, labels=False)] == ["outside", "a"]
+
+
 @pytest.mark.parametrize("text", ["images/größe.jpg masks/a.png".encode("latin-1"), "images/a.jpg".encode("utf-16")])
 def test_list_in_another_encoding_is_named(root, text):
     (root / "list.txt").write_bytes(text)
