@@ -22,7 +22,9 @@ IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # nothing else is tried:
 MASK_FORMATS = ("PNG", "BMP", "TIFF", "JPEG")  # JPEG only to be refused by its name
 _WANTED = "Save it as a single-channel or palette PNG whose values are the class indices."
 
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # _header refuses, with the file's name
+# Whatever these would say without a name, the messages below say with the name of the file.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+cv2.setLogLevel(0)
 
 
 def read_image(path: Path, *, upright: bool = False) -> np.ndarray:

@@ -98,7 +98,7 @@ class TrainingBatches:
         for message in sorted(new):
             log.warning(f"skipped: {message}")
         if new or (at_end and bad):
-            log.warning(f"bad samples so far: {len(bad)}; draws in which another took their place: {bad.total()}")
+            log.warning(f"bad samples so far: {len(bad)}, drawn {bad.total()} times; others took their place")
 
     def _count_bad(self, messages: list[str]) -> None:
         self._bad.update(line for message in messages for line in message.splitlines())

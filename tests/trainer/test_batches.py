@@ -90,4 +90,4 @@ def test_bad_images_are_replaced_counted_and_listed_once(tiny_configs, demo_set,
     batches.log_bad(at_end=True)
     lines = [record.getMessage() for record in caplog.records]
     assert [str(bad) in line for line in lines] == [True, False, False]
-    assert lines[-1] == "bad samples so far: 1; draws in which another took their place: 3"  # 24 draws of 8 images
+    assert lines[-1] == "bad samples so far: 1, drawn 3 times; others took their place"  # 24 draws of 8 images
