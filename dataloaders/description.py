@@ -53,7 +53,7 @@ class SegmentationData:
                 raise UsageError(f"{count} classes are called {name!r}; give every class a name of its own.")
         for samples in (self.labelled, self.validation):
             _check_names({sample.image: sample.id for sample in samples})
-            _check_names({sample.label: sample.label.name for sample in samples})
+            _check_names({sample.label: sample.label.name for sample in samples if sample.label is not None})
 
 
 def _check_names(names: dict[Path, str]) -> None:
