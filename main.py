@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-STAGES = ("test", "save_feature", "clustering", "summary", "predict", "export")
+STAGES = ("test", "save_feature", "clustering", "summary", "check_data", "predict", "export")
 IN_ONE_PROCESS = ("clustering", "summary", "export")
 
 
@@ -19,6 +19,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     _flag(add, "--save_feature", "stage 2: write the pixel features of the labelled images")
     _flag(add, "--clustering", "stage 3: cluster them into subclasses")
     _flag(add, "--summary", "print the baseline's scores beside this run's and where its files are")
+    _flag(
+        add, "--check_data", "read every image and mask of the run once and list what is wrong; exit code 1 if any is"
+    )
     add("--predict", metavar="PATH", help="predict an image, the images of a folder, or those a .txt file names a line")
     add("--export", choices=("onnx", "exported_program"), help="write the network for other programs")
     add("--output", metavar="PATH", help="where --predict (a folder) and --export (a file) write; default: the run's")
@@ -54,22 +57,28 @@ def main(arguments: list[str] | None = None) -> int:
     from utils.errors import UsageError
 
     try:
-        run(options)
+        return run(options)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a folder that may not be written, a file system that went away
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> int:
     from utils.config_file import load_config
 
     if options.clustering_algorithm:
         options.set.append(f"clustering_algorithm={options.clustering_algorithm}")
     config = load_config(options.config, options.set)
+    if options.check_data:
+        return check(config, options.processes)
 
     from trainer.stages import Options, run_stage
     from utils.distributed import choose_device, launch, process_count
@@ -81,6 +90,17 @@ def run(options: argparse.Namespace) -> None:
         processes = 1
     stage_options = Options(options.resume, options.force, options.predict, options.export, options.output)
     launch(run_stage, (stage, config, stage_options), processes, device)
+    return 0
+
+
+def check(config, processes: int | None) -> int:
+    from dataloaders import make_ready, open_data
+    from dataloaders.check import check_data
+
+    make_ready(config)
+    report = check_data(config, open_data(config), processes)
+    print(report.text())
+    return 1 if report.wrong else 0
 
 
 if __name__ == "__main__":

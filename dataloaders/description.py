@@ -1,11 +1,14 @@
 """What a data set is: classes, colours, and which image and mask belong together."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from utils.errors import UsageError
+
+_SHOWN = 10  # names in one message
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,11 @@ class SegmentationData:
         uint8 (256, 3), the RGB colour of every mask value.
     labelled, unlabelled, validation
         The images of a run. Labelled and validation samples have masks.
+
+    Raises
+    ------
+    UsageError
+        Two classes have one name, there are not 2 to 255 of them, or outputs of two samples would have one name.
     """
 
     classes: tuple[str, ...]
@@ -36,6 +44,52 @@ class SegmentationData:
     labelled: tuple[Sample, ...]
     unlabelled: tuple[Sample, ...]
     validation: tuple[Sample, ...]
+
+    def __post_init__(self):
+        if not 2 <= len(self.classes) <= 255:
+            raise UsageError(f"there are {len(self.classes)} classes; a data set has 2 to 255 of them.")
+        for name, count in Counter(self.classes).items():
+            if count > 1:
+                raise UsageError(f"{count} classes are called {name!r}; give every class a name of its own.")
+        for samples in (self.labelled, self.validation):
+            _check_names({sample.image: sample.id for sample in samples})
+            _check_names({sample.label: sample.label.name for sample in samples if sample.label is not None})
+
+
+def _check_names(names: dict[Path, str]) -> None:
+    path_of: dict[str, Path] = {}
+    for path, name in names.items():
+        other = path_of.setdefault(name, path)
+        if other != path:
+            raise UsageError(
+                f"{other} and {path}: what a run writes is named after these files, and {name} would be written twice. "
+                "Rename one of them."
+            )
+
+
+def read_text(path: Path, what: str) -> str:
+    """The contents of a text file, which messages call ``what``; a byte order mark is dropped.
+
+    Raises
+    ------
+    UsageError
+        The file cannot be read, or is no text in UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: {what} is not in UTF-8. Save it in that encoding.") from None
+    except OSError as error:
+        reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+        raise UsageError(f'{path}: {what} {reason}. README, section "Data", says what the file holds.') from None
+
+
+def are_missing(kind: str, names: list[str]) -> str:
+    """``the image a is missing``, or ``the images a, b and 7 more are missing``."""
+    if len(names) == 1:
+        return f"the {kind} {names[0]} is missing"
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return f"the {kind}s {', '.join(names[:_SHOWN])}{more} are missing"
 
 
 def find_root(data_dir: str, dataset: str) -> Path:

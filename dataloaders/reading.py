@@ -1,48 +1,97 @@
-"""Image and mask files as arrays, each checked as it is read."""
+"""Image and mask files as arrays, each checked as it is read (docs/data.md says what is taken and what refused)."""
 
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from dataloaders.description import Sample
 from utils.errors import UsageError
+from utils.palette import indices_of_colours, voc_palette
 
 IGNORE = -1
 """In memory, the target of a pixel without a class or subclass, whatever value its file has for it."""
+MAX_PIXELS = 89_478_485
+"""Pixels of the largest file that is decoded: Pillow's own limit against decompression bombs."""
+IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # nothing else is tried: some of Pillow's decoders run programs
+MASK_FORMATS = ("PNG", "BMP", "TIFF", "JPEG")  # JPEG only to be refused by its name
+_WANTED = "Save it as a single-channel or palette PNG whose values are the class indices."
+
+# Whatever these would say without a name, the messages below say with the name of the file.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+cv2.setLogLevel(0)
 
 
-def read_image(path: Path) -> np.ndarray:
-    """An image file as RGB, uint8 (H, W, 3)."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+def read_image(path: Path, *, upright: bool = False) -> np.ndarray:
+    """An image file as RGB, uint8 (H, W, 3).
+
+    16-bit values are brought to 8 bit, gray and CMYK to RGB; transparency is dropped. ``upright`` turns the image as
+    its EXIF orientation says.
+    """
+    content = _content(path, "an image")
+    with _header(path, content, "an image", IMAGE_FORMATS):
+        pass
+    flags = cv2.IMREAD_COLOR_RGB | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
+    try:
+        # Not imread, which takes a truncated JPEG for whole and some names for missing files.
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except cv2.error:
+        image = None
     if image is None:
-        raise UsageError(f"{path}: cannot be read as an image; it is missing or damaged. Replace it.")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        raise _unreadable(path, "an image", "it is truncated or damaged")
+    return image
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image file, from its header."""
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, UnidentifiedImageError) as error:
-        raise UsageError(f"{path}: cannot be read as an image ({error}). Replace it.") from None
+    """Height and width of an image or mask file, as stored, from its header."""
+    with _header(path, path, "an image", IMAGE_FORMATS) as image:
+        return image.height, image.width
 
 
-def read_mask(path: Path, n_classes: int, ignore_index: int = 255) -> np.ndarray:
+def read_pair(
+    sample: Sample, n_classes: int, ignore_index: int = 255, palette: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Image and class mask of a sample, as ``read_image`` and ``read_mask`` give them, of one size.
+
+    The mask says whether the EXIF orientation counts: the image is turned only where that makes the two fit.
+    """
+    mask = read_mask(sample.label, n_classes, ignore_index, palette)
+    image = read_image(sample.image)
+    if image.shape[:2] != mask.shape:
+        upright = read_image(sample.image, upright=True)
+        if upright.shape[:2] != mask.shape:
+            raise UsageError(
+                f"{sample.label}: is {mask.shape[1]} x {mask.shape[0]} pixels, but its image {sample.image} is "
+                f"{image.shape[1]} x {image.shape[0]}. Make them the same size."
+            )
+        image = upright
+    return image, mask
+
+
+def read_mask(path: Path, n_classes: int, ignore_index: int = 255, palette: np.ndarray | None = None) -> np.ndarray:
     """A class mask as int16 (H, W), ``IGNORE`` where its value is ``ignore_index``.
+
+    A mask in colours is converted where every colour is a class's in ``palette``, uint8 (256, 3), VOC's own unless
+    given, or the one for pixels without a class.
 
     Raises
     ------
     UsageError
-        It is no single-channel mask, or holds ids outside the classes.
+        It is no mask of class indices or of the classes' colours, or holds ids outside the classes.
     """
-    mask = _read_indices(path)
-    ids = np.flatnonzero(np.bincount(mask.ravel()))
-    outside = [int(id_) for id_ in ids if id_ >= n_classes and id_ != ignore_index]
-    if outside:
+    mask = _read_values(path)
+    if mask.ndim == 3:
+        mask = _from_colours(path, mask, n_classes, ignore_index, voc_palette() if palette is None else palette)
+    outside = (mask >= n_classes) & (mask != ignore_index)
+    if outside.any():
+        ids = np.unique(mask[outside]).tolist()
         raise UsageError(
-            f"{path}: holds the label id{'s' if len(outside) > 1 else ''} {', '.join(map(str, outside[:8]))}, but "
+            f"{path}: holds the label id{'s' if len(ids) > 1 else ''} {', '.join(map(str, ids[:8]))}, but "
             f"there are {n_classes} classes (0 to {n_classes - 1}) and {ignore_index} for pixels without one. "
             "Mend the mask or the list of classes."
         )
@@ -55,11 +104,16 @@ def read_subclass_map(path: Path, n_subclasses: int) -> np.ndarray:
     """A subclass map of stage 3 as int16 (H, W); 255 (8 bit) or 65535 (16 bit) becomes ``IGNORE``."""
     if not path.is_file():
         raise UsageError(f"{path}: this subclass map is missing. Run stage 3 again (`--clustering True --force`).")
-    indices = _read_indices(path)
-    ignored = indices == np.iinfo(indices.dtype).max
-    if indices[~ignored].max(initial=0) >= n_subclasses:
+    indices = _read_values(path)
+    if indices.ndim == 3:
         raise UsageError(
-            f"{path}: holds subclass {indices[~ignored].max()}, but there are {n_subclasses} subclasses; it is not of "
+            f"{path}: is a colour image, no subclass map. Run stage 3 again (`--clustering True --force`)."
+        )
+    ignored = indices == np.iinfo(indices.dtype).max
+    outside = (indices >= n_subclasses) & ~ignored
+    if outside.any():
+        raise UsageError(
+            f"{path}: holds subclass {indices[outside].max()}, but there are {n_subclasses} subclasses; it is not of "
             "this run. Run stage 3 again (`--clustering True --force`)."
         )
     target = indices.astype(np.int16)
@@ -67,16 +121,69 @@ def read_subclass_map(path: Path, n_subclasses: int) -> np.ndarray:
     return target
 
 
-def _read_indices(path: Path) -> np.ndarray:
-    """Values of a single-channel PNG, uint8 or uint16 (H, W)."""
+def _read_values(path: Path) -> np.ndarray:
+    """Values of a mask file: uint8 or uint16 (H, W), or the colours of an RGB mask, uint8 (H, W, 3)."""
+    content = _content(path, "a mask")
+    with _header(path, content, "a mask", MASK_FORMATS) as image:
+        kind, values = image.format, np.asarray(image)
+    if kind == "PNG":
+        with _header(path, content, "a mask", MASK_FORMATS) as unread:
+            unread.verify()  # the check sums: decoding passes over those at the end
+    if kind == "JPEG":
+        raise UsageError(f"{path}: is a JPEG, whose compression changes class indices. Save the mask as a PNG.")
+    if values.ndim == 3 and values.shape[2] in (2, 4) and image.mode in ("LA", "PA", "RGBA"):
+        if (values[..., -1] != 255).any():
+            raise UsageError(f"{path}: is a mask with transparent pixels. Save it as a palette PNG without alpha.")
+        values = values[..., 0] if values.shape[2] == 2 else values[..., :3]
+    if (values.ndim == 3 and values.shape[2] != 3) or values.dtype.kind == "f":
+        raise UsageError(f"{path}: is a picture of mode {image.mode}, not a mask. {_WANTED}")
+    if values.dtype.itemsize == 1:
+        return values.astype(np.uint8, copy=False)
+    if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
+        raise UsageError(f"{path}: holds values beyond 16 bit ({values.min()} to {values.max()}). {_WANTED}")
+    return values.astype(np.uint16)
+
+
+def _from_colours(
+    path: Path, colours: np.ndarray, n_classes: int, ignore_index: int, palette: np.ndarray
+) -> np.ndarray:
+    indices, unknown = indices_of_colours(colours, palette, n_classes, ignore_index)
+    if unknown is None:
+        return indices
+    if (colours == colours[..., :1]).all():
+        way = "Its three channels are the same: save one of them as the mask."
+    else:
+        way = f"Give the classes their colours (classes.txt: name red green blue), or: {_WANTED}"
+    raise UsageError(
+        f"{path}: is an RGB image, not a mask of class indices; its colour {unknown} is not that of one class. {way}"
+    )
+
+
+def _content(path: Path, what: str) -> bytes:
     try:
-        with Image.open(path) as image:
-            mode, values = image.mode, np.asarray(image)
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise UsageError(f"{path}: cannot be read as a mask ({error}). Replace it.") from None
-    if values.ndim != 2:
-        raise UsageError(
-            f"{path}: is a colour image ({mode}), not a mask of class indices. Save it as a single-channel or palette "
-            "PNG whose values are the class indices."
-        )
-    return values.astype(np.uint16) if values.dtype.itemsize > 1 else values.astype(np.uint8)
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, what, error) from None
+
+
+@contextmanager
+def _header(path: Path, source: Path | bytes, what: str, formats: tuple[str, ...]) -> Iterator[Image.Image]:
+    """The file opened by Pillow, its size checked and nothing decoded yet; what fails names the file."""
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            yield image
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UsageError(f"{path}: refused: more than {MAX_PIXELS:,} pixels (decompression bomb). Cut it up.") from None
+    except UsageError:
+        raise
+    except UnidentifiedImageError:
+        raise _unreadable(path, what, f"it is damaged, or none of {', '.join(formats)}") from None
+    except Exception as error:  # a damaged file makes a decoder raise nearly anything
+        raise _unreadable(path, what, error) from None
+
+
+def _unreadable(path: Path, what: str, reason: Exception | str) -> UsageError:
+    reason = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+    return UsageError(f"{path}: cannot be read as {what} ({reason.splitlines()[0]}). Replace it.")

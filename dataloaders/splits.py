@@ -1,10 +1,11 @@
 """Which images a run uses: read a list file, or make the split by seed (docs/method.md section 2)."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from dataloaders.description import Sample
+from dataloaders.description import Sample, are_missing, read_text
 from utils.config import Config
 from utils.errors import UsageError
 
@@ -14,20 +15,17 @@ def read_list(list_file: Path, root: Path, *, labels: bool) -> tuple[Sample, ...
 
     With ``labels`` false the label path may be missing and is not looked at.
     """
-    samples = []
-    for number, line in enumerate(list_file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    samples, missing = [], []
+    for number, line in enumerate(read_text(list_file, "this list").splitlines(), start=1):
         if not line.strip():
             continue
         image, label = _split_line(line.strip(), root)
-        paths = [image, label] if labels else [image]
-        for path in paths:
-            if path is None:
-                raise UsageError(f"{list_file}, line {number}: no label path; write <image path> <label path>.")
-            if not path.is_file():
-                raise UsageError(
-                    f"{list_file}, line {number}: {path} does not exist. Put the file there or mend the list."
-                )
+        if labels and label is None:
+            raise UsageError(f"{list_file}, line {number}: no label path; write <image path> <label path>.")
+        missing += [str(path) for path in ((image, label) if labels else (image,)) if not path.is_file()]
         samples.append(Sample(image.stem, image, label if labels else None))
+    if missing:
+        raise UsageError(f"{list_file}: {are_missing('file', missing)}. Put what is missing there or mend the list.")
     if not samples:
         raise UsageError(f"{list_file}: lists no image.")
     return tuple(samples)
@@ -50,7 +48,7 @@ def choose_labelled(ids: Iterable[str], n_labelled: int, seed: int) -> tuple[lis
     The order is that of a hash of seed and id, so the split is the same on every machine and rank, and the
     smaller labelled sets are prefixes of the larger ones.
     """
-    order = sorted(ids, key=lambda id_: hashlib.sha256(f"{seed}:{id_}".encode()).digest())
+    order = sorted(ids, key=lambda id_: hashlib.sha256(os.fsencode(f"{seed}:{id_}")).digest())
     if n_labelled > len(order):
         raise UsageError(
             f"n_labeled_examples is {n_labelled}, but the training pool holds {len(order)} images with masks; "
@@ -61,11 +59,7 @@ def choose_labelled(ids: Iterable[str], n_labelled: int, seed: int) -> tuple[lis
 
 def read_ids(list_file: Path, what: str) -> list[str]:
     """The image ids of a file that lists one a line."""
-    try:
-        text = list_file.read_text(encoding="utf-8-sig")
-    except OSError:
-        raise UsageError(f'{list_file}: {what} is missing. README, section "Data", says what the file holds.') from None
-    ids = [line.strip() for line in text.splitlines() if line.strip()]
+    ids = [line.strip() for line in read_text(list_file, what).splitlines() if line.strip()]
     if not ids:
         raise UsageError(f"{list_file}: {what} is empty; write one image id a line.")
     return ids

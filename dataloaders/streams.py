@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from dataloaders.description import Sample
 from dataloaders.geometry import Geometry
 from dataloaders.photometry import draw_photometry
-from dataloaders.reading import image_size, read_image, read_mask, read_subclass_map
+from dataloaders.reading import image_size, read_image, read_pair, read_subclass_map
 from utils.errors import UsageError
 
 LABELLED, UNLABELLED = 0, 1
@@ -64,9 +64,51 @@ class DrawSampler(Sampler[list[tuple[int, int]]]):
             yield batch
 
 
-class LabelledStream(Dataset):
+class _TrainingStream(Dataset):
+    """Items of training draws. With ``skip_bad``, a bad sample is replaced by another: which one follows from the seed
+    and the draw's number, like everything else. ``bad`` of an item says of what it stands in for, a line each."""
+
+    number: int
+
+    def __init__(self, samples: tuple[Sample, ...], geometry: Geometry, *, seed: int, skip_bad: bool = False):
+        self.samples, self.geometry, self.seed, self.skip_bad = samples, geometry, seed, skip_bad
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict:
+        index, draw = key
+        bad = []
+        for candidate in self._candidates(index, draw):
+            try:
+                files = self._read(self.samples[candidate])
+            except UsageError as error:
+                if not self.skip_bad:
+                    raise
+                bad.append(str(error))
+                continue
+            rng = np.random.default_rng([self.seed, self.number, 1, draw])
+            return self._item(self.samples[candidate], files, rng) | {"bad": "\n".join(bad)}
+        raise UsageError(f"none of the {len(self)} images of this stream can be used; the first: {bad[0]}")
+
+    def _candidates(self, index: int, draw: int) -> Iterator[int]:
+        yield index
+        for other in np.random.default_rng([self.seed, self.number, 2, draw]).permutation(len(self)):
+            if other != index:
+                yield int(other)
+
+    def _read(self, sample: Sample):
+        raise NotImplementedError
+
+    def _item(self, sample: Sample, files, rng: np.random.Generator) -> dict:
+        raise NotImplementedError
+
+
+class LabelledStream(_TrainingStream):
     """Items: ``id``; ``image`` uint8 (3, S, S); ``target`` and, where subclass maps are given, ``subclass``
-    int16 (S, S); ``photometry`` (8,) where colour jitter is on."""
+    int16 (S, S); ``photometry`` (8,) where colour jitter is on; ``bad``."""
+
+    number = LABELLED
 
     def __init__(
         self,
@@ -76,25 +118,23 @@ class LabelledStream(Dataset):
         n_classes: int,
         ignore_index: int,
         seed: int,
+        palette: np.ndarray | None = None,
         jitter: bool = False,
+        skip_bad: bool = False,
         subclass_dir: Path | None = None,
         n_subclasses: int = 0,
     ):
-        self.samples, self.geometry, self.jitter, self.seed = samples, geometry, jitter, seed
-        self.n_classes, self.ignore_index = n_classes, ignore_index
+        super().__init__(samples, geometry, seed=seed, skip_bad=skip_bad)
+        self.n_classes, self.ignore_index, self.palette, self.jitter = n_classes, ignore_index, palette, jitter
         self.subclass_dir, self.n_subclasses = subclass_dir, n_subclasses
 
-    def __len__(self) -> int:
-        return len(self.samples)
+    def _read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+        return read_pair(sample, self.n_classes, self.ignore_index, self.palette)
 
-    def __getitem__(self, key: tuple[int, int]) -> dict:
-        index, draw = key
-        sample, rng = self.samples[index], _rng(self.seed, LABELLED, draw)
-        image, masks = read_image(sample.image), [read_mask(sample.label, self.n_classes, self.ignore_index)]
+    def _item(self, sample: Sample, files: tuple[np.ndarray, np.ndarray], rng: np.random.Generator) -> dict:
+        image, *masks = files
         if self.subclass_dir is not None:
-            masks.append(read_subclass_map(self.subclass_dir / sample.label.name, self.n_subclasses))
-        for mask in masks:
-            _same_size(sample, image, mask)
+            masks.append(self._subclass_map(sample, masks[0].shape))
         image, masks = self.geometry(image, masks, rng)
         item = {"id": sample.id, "image": _channels_first(image)}
         item |= zip(("target", "subclass"), map(torch.from_numpy, masks), strict=False)
@@ -102,21 +142,28 @@ class LabelledStream(Dataset):
             item["photometry"] = torch.from_numpy(draw_photometry(rng, strong=False))
         return item
 
+    def _subclass_map(self, sample: Sample, size: tuple[int, ...]) -> np.ndarray:
+        path = self.subclass_dir / sample.label.name
+        subclasses = read_subclass_map(path, self.n_subclasses)
+        if subclasses.shape != size:
+            raise UsageError(
+                f"{path}: is {subclasses.shape[1]} x {subclasses.shape[0]} pixels, but its mask {sample.label} is "
+                f"{size[1]} x {size[0]}. Run stage 3 again (`--clustering True --force`)."
+            )
+        return subclasses
 
-class UnlabelledStream(Dataset):
+
+class UnlabelledStream(_TrainingStream):
     """Items: ``id``; ``image`` uint8 (3, S, S), of which both views are made; ``photometry`` (8,) of the
-    strong view. Masks are never opened."""
+    strong view; ``bad``. Masks are never opened."""
 
-    def __init__(self, samples: tuple[Sample, ...], geometry: Geometry, *, seed: int):
-        self.samples, self.geometry, self.seed = samples, geometry, seed
+    number = UNLABELLED
 
-    def __len__(self) -> int:
-        return len(self.samples)
+    def _read(self, sample: Sample) -> np.ndarray:
+        return read_image(sample.image, upright=True)
 
-    def __getitem__(self, key: tuple[int, int]) -> dict:
-        index, draw = key
-        sample, rng = self.samples[index], _rng(self.seed, UNLABELLED, draw)
-        image, _ = self.geometry(read_image(sample.image), [], rng)
+    def _item(self, sample: Sample, files: np.ndarray, rng: np.random.Generator) -> dict:
+        image, _ = self.geometry(files, [], rng)
         photometry = torch.from_numpy(draw_photometry(rng, strong=True))
         return {"id": sample.id, "image": _channels_first(image), "photometry": photometry}
 
@@ -125,17 +172,17 @@ class EvaluationStream(Dataset):
     """Items: ``sample``; ``image`` uint8 (3, H', W'), reflect-padded at the right and the bottom to multiples
     of 8; ``target`` int16 (H, W)."""
 
-    def __init__(self, samples: tuple[Sample, ...], *, n_classes: int, ignore_index: int):
-        self.samples, self.n_classes, self.ignore_index = samples, n_classes, ignore_index
+    def __init__(
+        self, samples: tuple[Sample, ...], *, n_classes: int, ignore_index: int, palette: np.ndarray | None = None
+    ):
+        self.samples, self.n_classes, self.ignore_index, self.palette = samples, n_classes, ignore_index, palette
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> dict:
         sample = self.samples[index]
-        image = read_image(sample.image)
-        target = read_mask(sample.label, self.n_classes, self.ignore_index)
-        _same_size(sample, image, target)
+        image, target = read_pair(sample, self.n_classes, self.ignore_index, self.palette)
         return {"sample": sample, "image": _channels_first(pad_to_multiple(image)), "target": torch.from_numpy(target)}
 
 
@@ -151,7 +198,7 @@ class SameSizeSampler(Sampler[list[int]]):
             batches = [[index] for index in range(len(samples))]
         else:
             for index, sample in enumerate(samples):
-                height, width = image_size(sample.image)
+                height, width = image_size(sample.label)  # the image's once it is upright
                 padded = -(-height // EVALUATION_MULTIPLE), -(-width // EVALUATION_MULTIPLE)
                 by_size.setdefault(padded, []).append(index)
             batches = [
@@ -213,10 +260,6 @@ def pad_to_multiple(image: np.ndarray) -> np.ndarray:
     return np.pad(image, ((0, bottom), (0, right), (0, 0)), mode="reflect")
 
 
-def _rng(seed: int, stream: int, draw: int) -> np.random.Generator:
-    return np.random.default_rng([seed, stream, 1, draw])
-
-
 def _begin_worker(_: int) -> None:
     # A terminal or a cluster that asks for a stop asks every process: the workers go on until the one that they work
     # for has put its work down. They obey only that one.
@@ -235,11 +278,3 @@ def _end_when_the_parent_says_so(parent: int) -> None:
 
 def _channels_first(image: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-
-
-def _same_size(sample: Sample, image: np.ndarray, mask: np.ndarray) -> None:
-    if image.shape[:2] != mask.shape:
-        raise UsageError(
-            f"{sample.label}: is {mask.shape[1]} x {mask.shape[0]} pixels, but its image {sample.image} is "
-            f"{image.shape[1]} x {image.shape[0]}. Make them the same size."
-        )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloaders.description import Sample, SegmentationData, find_root
+from dataloaders.description import Sample, SegmentationData, are_missing, find_root, read_text
 from dataloaders.splits import choose_labelled, read_ids, read_list, read_or_choose
 from utils.config import Config
 from utils.errors import UsageError
@@ -56,11 +56,10 @@ def _open(
     id_lists = root / "ImageSets" / "Segmentation"
 
     def samples(ids: list[str], *, labels: bool) -> tuple[Sample, ...]:
-        for id_ in ids:
-            if id_ not in images:
-                raise UsageError(f"{root / 'JPEGImages'}: the image {id_} is missing, which {id_lists} names.")
-            if labels and id_ not in masks:
-                raise UsageError(f"{root / mask_folder / id_}.png: this mask is missing, which {id_lists} names.")
+        for kind, folder, there in (("image", "JPEGImages", images), ("mask", mask_folder, masks))[: 1 + labels]:
+            missing = [id_ for id_ in ids if id_ not in there]
+            if missing:
+                raise UsageError(f"{root / folder}: {are_missing(kind, missing)}; {id_lists} names what there must be.")
         return tuple(Sample(id_, images[id_], masks[id_] if labels else None) for id_ in ids)
 
     if (lists / "val.txt").is_file():
@@ -97,7 +96,7 @@ def _read_classes(path: Path, names: list[str] | None) -> tuple[tuple[str, ...],
         if names is None:
             raise UsageError(f'{path}: is missing; name the classes there, one a line, or in the key "classes".')
         return tuple(names), voc_palette()
-    rows = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    rows = [line.split() for line in read_text(path, "the list of classes").splitlines() if line.strip()]
     with_colour = [len(row) >= 4 and all(part.isdigit() for part in row[-3:]) for row in rows]
     if not rows:
         raise UsageError(f"{path}: names no class; write one a line.")

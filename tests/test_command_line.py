@@ -210,12 +210,33 @@ def test_label_id_outside_the_classes_names_file_and_id(tiny_configs, demo_set, 
         assert message.count("\n") == 1
 
 
+def test_check_of_the_data_says_by_its_exit_code_whether_something_is_wrong(tiny_configs, demo_set, tmp_path, capsys):
+    shutil.copytree(demo_set, tmp_path / "data")
+    arguments = ["-c", str(tiny_configs[1]), "--check_data", "True", "--set", f"data_dir={tmp_path / 'data'}"]
+    assert command_line.main(arguments) == 0
+    assert "wrong: 0" in capsys.readouterr().out
+    assert not (tmp_path / "saved").exists()
+    bad = next((tmp_path / "data").rglob("val_0001.jpg"))
+    bad.write_bytes(bad.read_bytes()[:-100])
+    assert command_line.main(arguments) == 1
+    assert f"wrong: 1\n  {bad}: cannot be read" in capsys.readouterr().out
+    bad.unlink()
+    assert "the image val_0001 is missing" in refused(capsys, *arguments)
+
+
 def test_mistakes_in_the_configuration_are_named(tiny_configs, tmp_path, capsys):
     broken = tmp_path / "broken.json"
     broken.write_text('{"name": "Baseline",\n "experim_name" "x"}')
     assert "line 2, column 17" in refused(capsys, "-c", broken)
     assert "trainer.epochs" in refused(capsys, "-c", tiny_configs[0], "--set", "trainer.epochs=many")
     assert "did you mean trainer.epochs" in refused(capsys, "-c", tiny_configs[0], "--set", "trainer.epoch=3")
+
+
+@pytest.mark.parametrize("key", ["save_dir", "log_dir"])
+def test_folder_that_cannot_be_made_is_named(tiny_configs, tmp_path, capsys, key):
+    (tmp_path / "file").touch()
+    message = refused(capsys, "-c", tiny_configs[0], "--set", f"trainer.{key}={tmp_path}/file/saved")
+    assert f"{tmp_path}/file" in message
 
 
 def test_flags_take_true_false_and_nothing():

@@ -1,5 +1,6 @@
 """From the streams to what a training step takes: batches on the device, both views made."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from dataloaders.geometry import LABELLED_SCALES, UNLABELLED_SCALES, Geometry
 from dataloaders.photometry import apply_photometry, normalise, to_unit
 from dataloaders.streams import LABELLED, UNLABELLED, DrawSampler, LabelledStream, UnlabelledStream, training_loader
 from utils.config import Config, StreamConfig
-from utils.distributed import rank, world_size
+from utils.distributed import gather, rank, world_size
+from utils.logger import log
 
 
 class TrainingBatches:
@@ -43,6 +45,9 @@ class TrainingBatches:
         self.iterations, self.start, self.unsupervised_from = iterations, start, unsupervised_from
         self.ids: dict[str, list[str]] = {}
         self._seed = config.random_seed
+        self._skip_bad = config.data.on_bad_sample == "skip"
+        self._bad: Counter[str] = Counter()  # draws that were replaced, by what was wrong with the sample
+        self._logged: set[str] = set()
         supervised, unsupervised = config.train_supervised, config.train_unsupervised
         labelled = LabelledStream(
             data.labelled,
@@ -50,7 +55,9 @@ class TrainingBatches:
             n_classes=len(data.classes),
             ignore_index=config.ignore_index,
             seed=config.random_seed,
+            palette=data.palette,
             jitter=supervised.jitter,
+            skip_bad=self._skip_bad,
             subclass_dir=subclass_dir,
             n_subclasses=n_subclasses,
         )
@@ -58,7 +65,7 @@ class TrainingBatches:
         self.unlabelled = None
         if subclass_dir is not None:
             geometry = Geometry.from_config(unsupervised, UNLABELLED_SCALES)
-            unlabelled = UnlabelledStream(data.unlabelled, geometry, seed=config.random_seed)
+            unlabelled = UnlabelledStream(data.unlabelled, geometry, seed=config.random_seed, skip_bad=self._skip_bad)
             first = min(max(start, unsupervised_from), iterations)
             self.unlabelled = self._loader(unlabelled, unsupervised, UNLABELLED, first)
 
@@ -77,7 +84,24 @@ class TrainingBatches:
                 views = next(unlabelled)
                 batch |= self._two_views(views)
                 self.ids["unlabelled"] = views["id"]
+                self._count_bad(views["bad"])
+            self._count_bad(labelled["bad"])
             yield batch
+
+    def log_bad(self, *, at_end: bool = False) -> None:
+        """Log the bad samples that were replaced, each once, and how many draws; every process must call it."""
+        if not self._skip_bad:
+            return
+        bad = sum(gather(self._bad), Counter())
+        new = bad.keys() - self._logged
+        self._logged |= new
+        for message in sorted(new):
+            log.warning(f"skipped: {message}")
+        if new or (at_end and bad):
+            log.warning(f"bad samples so far: {len(bad)}, drawn {bad.total()} times; others took their place")
+
+    def _count_bad(self, messages: list[str]) -> None:
+        self._bad.update(line for message in messages for line in message.splitlines())
 
     def _supervised(self, batch: dict) -> dict[str, Tensor]:
         images = to_unit(self._move(batch["image"]))

@@ -27,7 +27,9 @@ def whole_image_loader(
     config: Config, data: SegmentationData, samples: tuple[Sample, ...], device: torch.device
 ) -> DataLoader:
     """Whole images with their masks: those of ``samples`` that fall to this process, each once over all processes."""
-    stream = EvaluationStream(samples, n_classes=len(data.classes), ignore_index=config.ignore_index)
+    stream = EvaluationStream(
+        samples, n_classes=len(data.classes), ignore_index=config.ignore_index, palette=data.palette
+    )
     return evaluation_loader(
         stream,
         config.val_loader.batch_size,

@@ -105,6 +105,7 @@ def train(config: Config, options: Options, device: torch.device) -> None:
 
 def save_feature(config: Config, options: Options, device: torch.device) -> None:
     """Stage 2."""
+    _refuse_to_write_elsewhere(config)
     path = _best_model(config, options.resume)
     record, source = Record(config, "save_feature"), fingerprint(path)
     if record.is_done(source, features_dir(config), options.force):
@@ -119,6 +120,7 @@ def save_feature(config: Config, options: Options, device: torch.device) -> None
 
 def clustering(config: Config, options: Options, device: torch.device) -> None:
     """Stage 3."""
+    _refuse_to_write_elsewhere(config)
     from trainer.subclasses import make_subclasses  # scikit-learn and matplotlib take seconds to import
 
     record = Record(config, f"clustering by {config.clustering_algorithm}")
@@ -130,6 +132,14 @@ def clustering(config: Config, options: Options, device: torch.device) -> None:
     table = make_subclasses(config, data, device)
     record.done(source)
     log.info(f"{table.n_subclasses} subclasses of {len(table.classes)} classes; {config.subclass_dir}")
+
+
+def _refuse_to_write_elsewhere(config: Config) -> None:
+    if config.name == USRN and config.label_subcls is not None:
+        raise UsageError(
+            f"label_subcls: this configuration reads {config.label_subcls}; stages 2 and 3 write to the baseline's own "
+            "folder alone. Give them the baseline's configuration."
+        )
 
 
 def test(config: Config, options: Options, device: torch.device) -> None:
@@ -168,7 +178,7 @@ def summary(config: Config, options: Options, device: torch.device) -> None:
             )
     data = open_data(config)
     picture = config.run_dir / "comparison.png"
-    save_comparison(picture, data, {name: run_dir / "preds" for name, run_dir in runs.items()})
+    save_comparison(picture, data, {name: run_dir / "preds" for name, run_dir in runs.items()}, config.ignore_index)
     columns = {name: read_results(run_dir / "results.json") for name, run_dir in runs.items()}
     log.info(f"\n{config.experim_name.removesuffix('_usrn')}, {len(data.validation)} validation images")
     log.info(scores_table(data.classes, columns))

@@ -15,6 +15,8 @@ PAPER_COUNTS: dict[tuple[str, int], tuple[int, ...]] = {
     ("cityscapes", 93): (38, 6, 22, 1, 2, 2, 1, 1, 17, 2, 5, 1, 1, 7, 1, 1, 1, 1, 1),
 }
 
+MAX_SUBCLASSES = 2**15 - 1  # targets are int16
+
 
 def subclass_counts(config: Config, samples_per_class: np.ndarray) -> list[int]:
     """K_c of every class by the rule that ``subclass_counts`` of the configuration names.
@@ -38,7 +40,12 @@ def subclass_counts(config: Config, samples_per_class: np.ndarray) -> list[int]:
             )
         source = "the paper"
     else:
-        return automatic_counts(samples_per_class, config.subclass_quantile, 1.0 if rule == "auto" else rule)
+        counts = automatic_counts(samples_per_class, config.subclass_quantile, 1.0 if rule == "auto" else rule)
+        source = f"the rule {rule}"
+    if sum(counts) > MAX_SUBCLASSES:
+        raise UsageError(
+            f"subclass_counts: {source} gives {sum(counts):,} subclasses; at most {MAX_SUBCLASSES:,} are possible."
+        )
     if len(counts) != n_classes:
         raise UsageError(f"subclass_counts: {source} names {len(counts)} counts, but there are {n_classes} classes.")
     return list(counts)

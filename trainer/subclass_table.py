@@ -57,7 +57,13 @@ def read_subclass_table(config: Config, data: SegmentationData) -> SubclassTable
     folder = config.subclass_dir
     path = folder / TABLE
     if path.is_file():
-        table = SubclassTable(**json.loads(path.read_text()))
+        try:
+            table = SubclassTable(**json.loads(path.read_text()))
+            sound = all(type(count) is int and count > 0 for count in table.counts)
+        except (OSError, ValueError, TypeError):
+            sound = False
+        if not sound:
+            raise UsageError(f"{path}: is no table of subclasses, or damaged. Run stage 3 again with --force.")
         if len(table.counts) != len(data.classes):
             raise UsageError(f"{path}: is for {len(table.counts)} classes, the data set has {len(data.classes)}.")
         return table

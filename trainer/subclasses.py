@@ -28,7 +28,7 @@ from utils.logger import log, progress
 def make_subclasses(config: Config, data: SegmentationData, device: torch.device) -> SubclassTable:
     """Cluster every class's pixel features and write the subclass maps and ``subclasses.json``."""
     samples = data.labelled
-    targets = [_Positions(sample, config, len(data.classes)) for sample in samples]
+    targets = [_Positions(sample, config, data) for sample in samples]
     per_class = sum(target.per_class(len(data.classes)) for target in targets)
     counts = subclass_counts(config, per_class)
     for index, (wanted, there) in enumerate(zip(counts, per_class, strict=True)):
@@ -105,7 +105,7 @@ class _FinishedClasses:
 class _Positions:
     """The labelled positions of one image's feature: its classes, (h, w), and the feature file they belong to."""
 
-    def __init__(self, sample: Sample, config: Config, n_classes: int):
+    def __init__(self, sample: Sample, config: Config, data: SegmentationData):
         self.sample = sample
         self.path = features_dir(config) / f"{sample.id}.npy"
         if not self.path.is_file():
@@ -113,7 +113,7 @@ class _Positions:
                 f"{self.path}: the feature of a labelled image is missing. Run stage 2: {features_command(config)}"
             )
         feature = self.feature()
-        mask = read_mask(sample.label, n_classes, config.ignore_index)
+        mask = read_mask(sample.label, len(data.classes), config.ignore_index, data.palette)
         if feature.ndim != 3 or feature.shape[0] != config.model.out_dim:
             raise UsageError(
                 f"{self.path}: has the shape {feature.shape}, expected ({config.model.out_dim}, h, w). Run stage 2 "

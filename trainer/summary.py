@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dataloaders.description import Sample, SegmentationData
-from dataloaders.reading import read_image
+from dataloaders.description import SegmentationData
+from dataloaders.reading import read_mask, read_pair
 from utils.checkpoint import write_atomically
 
 ROWS = 8
@@ -14,14 +14,16 @@ MAX_WIDTH = 320
 GAP = 4
 
 
-def save_comparison(path: Path, data: SegmentationData, predictions: dict[str, Path]) -> None:
+def save_comparison(path: Path, data: SegmentationData, predictions: dict[str, Path], ignore_index: int) -> None:
     """Write a grid: a row an image; image, target and each run's prediction side by side.
 
     Shown are the validation images with the most classes, where the rare ones are.
     """
-    classes = {sample.id: len(np.unique(_indices(sample.label))) for sample in data.validation}
+    settings = len(data.classes), ignore_index, data.palette
+    classes = {sample.id: len(np.unique(read_mask(sample.label, *settings))) for sample in data.validation}
     shown = sorted(data.validation, key=lambda sample: (-classes[sample.id], sample.id))[:ROWS]
-    rows = [_row(sample, data, predictions) for sample in shown]
+    rows = [_row(*read_pair(sample, *settings), [folder / f"{sample.id}.png" for folder in predictions.values()],
+                 data.palette) for sample in shown]  # fmt: skip
     width, height = max(row.width for row in rows), sum(row.height + GAP for row in rows) - GAP
     grid = Image.new("RGB", (width, height), "white")
     top = 0
@@ -31,9 +33,9 @@ def save_comparison(path: Path, data: SegmentationData, predictions: dict[str, P
     write_atomically(path, lambda file: grid.save(file, "PNG"))
 
 
-def _row(sample: Sample, data: SegmentationData, predictions: dict[str, Path]) -> Image.Image:
-    masks = [_indices(sample.label)] + [_indices(folder / f"{sample.id}.png") for folder in predictions.values()]
-    cells = [Image.fromarray(read_image(sample.image)), *(Image.fromarray(data.palette[mask]) for mask in masks)]
+def _row(image: np.ndarray, target: np.ndarray, predictions: list[Path], palette: np.ndarray) -> Image.Image:
+    masks = [target, *map(_indices, predictions)]
+    cells = [Image.fromarray(image), *(Image.fromarray(palette[mask]) for mask in masks)]
     scale = min(1, MAX_WIDTH / cells[0].width)
     width, height = round(cells[0].width * scale), round(cells[0].height * scale)
     row = Image.new("RGB", (len(cells) * (width + GAP) - GAP, height), "white")

@@ -121,6 +121,7 @@ class Trainer:
                 if early:
                     log.info(f"no better model in {self.not_improved} validations: early stop")
         self.board.close()
+        self.batches.log_bad(at_end=True)
         barrier()
         return self.best
 
@@ -139,6 +140,7 @@ class Trainer:
             if stop:
                 raise Stopped
         self._report_bad_steps()
+        self.batches.log_bad()
 
     def _iterate(self, batch: dict[str, Tensor]) -> None:
         """One step of the optimiser."""

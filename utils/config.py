@@ -4,13 +4,16 @@ Keys that the original has keep their spelling. Keys of the original that no lon
 in ``obsolete`` of their section and are accepted without a word; any other unknown key is refused.
 """
 
+import os
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator, model_validator
 
 Monitor = Literal["max Mean_IoU"]
 BASELINE, USRN = "Baseline", "USRN"
+Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""A name or path: no control characters, nothing that is no Unicode. A folder may have any other."""
 
 
 class Section(BaseModel):
@@ -31,8 +34,8 @@ class ModelConfig(Section):
     obsolete = frozenset({"supervised", "semi", "sup_loss", "backbone", "step_save", "stride"})
 
     layers: Literal[14, 26, 50, 101] = Field(50, description="depth of the ResNet trunk")
-    base_width: int = Field(64, ge=4, description="channels of the trunk's first stage; 64 is ResNet's own")
-    out_dim: int = Field(256, ge=4, description="width of ASPP, decoder and pixel feature")
+    base_width: int = Field(64, ge=4, le=1024, description="channels of the trunk's first stage; 64 is ResNet's own")
+    out_dim: int = Field(256, ge=4, le=8192, description="width of ASPP, decoder and pixel feature")
     downsample: bool = Field(True, description="average-pool unlabelled pixel features 2x2 before the classifier")
     pos_thresh_value: float = Field(0.75, ge=0, le=1, description="confidence above which a pseudo label is used")
     entropy_gate: bool | Literal["always"] = Field(
@@ -61,37 +64,45 @@ class StreamConfig(Section):
 
     obsolete = frozenset({"split", "stride", "shuffle", "val"})
 
-    batch_size: int = Field(8, ge=1, description="images of this stream in a batch of all devices together")
-    crop_size: int = Field(320, ge=8, description="side of the square crop in pixels")
-    base_size: int = Field(400, ge=8, description="the long side is scaled around this many pixels")
+    batch_size: int = Field(8, ge=2, le=2**16, description="images of this stream in a batch of all devices together")
+    crop_size: int = Field(320, ge=8, le=2**13, description="side of the square crop in pixels")
+    base_size: int = Field(400, ge=8, le=2**14, description="the long side is scaled around this many pixels")
     augment: bool = Field(True, description="false switches scale, flip, rotation and blur off")
     scale: bool = Field(True, description="random scale; false leaves images at their size")
     flip: bool = Field(True, description="horizontal flip with probability 0.5")
     rotate: bool = Field(False, description="rotation by an integer angle in [-10, 10] degrees")
     blur: bool = Field(False, description="Gaussian blur of sigma up to 1.5")
     jitter: bool = Field(False, description="colour jitter of the labelled stream (Cityscapes)")
-    num_workers: int = Field(8, ge=0, description="data-loading processes per device")
+    num_workers: int = Field(8, ge=0, le=512, description="data-loading processes per device")
+
+
+class DataConfig(Section):
+    on_bad_sample: Literal["error", "skip"] = Field(
+        "error",
+        description="a training image or mask that cannot be used: error stops the run; skip draws another in its "
+        "place and lists it in the log. In evaluation and stages 2 and 3 it is always an error",
+    )
 
 
 class ValidationConfig(Section):
     obsolete = frozenset({"split", "stride", "shuffle", "val"})
 
-    batch_size: int = Field(1, ge=1, description="images of one padded size that are evaluated together")
-    num_workers: int = Field(1, ge=0, description="data-loading processes per device")
+    batch_size: int = Field(1, ge=1, le=2**16, description="images of one padded size that are evaluated together")
+    num_workers: int = Field(1, ge=0, le=512, description="data-loading processes per device")
 
 
 class TrainerConfig(Section):
-    epochs: int = Field(ge=1, description="multiplied by floor(num_images_all / n_labeled_examples)")
+    epochs: int = Field(ge=1, le=10**6, description="multiplied by floor(num_images_all / n_labeled_examples)")
     early_stop: int = Field(
         100, ge=1, description="validations without a better one before the end; multiplied like epochs"
     )
-    save_dir: str = Field("saved/", description="a run writes to <save_dir>/<experim_name>")
+    save_dir: Text = Field("saved/", description="a run writes to <save_dir>/<experim_name>")
     save_period: int = Field(1, ge=1, description="epochs between two checkpoints")
     save_minutes: float | None = Field(
         15.0, ge=0, description="minutes between two checkpoints within an epoch; null saves by epochs alone"
     )
     max_bad_steps: int = Field(10, ge=1, description="so many steps in a row without a finite loss end the run")
-    log_dir: str = Field("saved/", description="TensorBoard writes to <log_dir>/<experim_name>/tensorboard")
+    log_dir: Text = Field("saved/", description="TensorBoard writes to <log_dir>/<experim_name>/tensorboard")
     log_per_iter: int = Field(20, ge=1, description="iterations between two lines of scalars")
     monitor: Monitor = Field("max Mean_IoU", description="what makes a model the best one")
     val: bool = Field(True, description="validate during training")
@@ -116,21 +127,21 @@ class Config(Section):
     obsolete = frozenset({"ramp_up", "use_weak_lables", "unsupervised_w"})
 
     name: Literal["Baseline", "USRN"] = Field(description="the training method")
-    experim_name: str = Field(min_length=1, description="name of the run's folder")
+    experim_name: Text = Field(min_length=1, description="name of the run's folder")
     dataset: Literal["voc", "cityscapes", "custom", "demo"]
-    data_dir: str = Field(description="root of the data set")
-    datalist: int = Field(0, ge=0, description="which split lists; the seed of those that are made")
-    n_labeled_examples: int = Field(ge=1, description="labelled images")
-    num_images_all: int = Field(ge=1, description="images of the training pool, by which epochs are counted")
-    n_gpu: int = Field(1, ge=1, description="devices; part of the schedule")
+    data_dir: Text = Field(description="root of the data set")
+    datalist: int = Field(0, ge=0, lt=2**32, description="which split lists; the seed of those that are made")
+    n_labeled_examples: int = Field(ge=1, le=10**9, description="labelled images")
+    num_images_all: int = Field(ge=1, le=10**9, description="images of the training pool, by which epochs are counted")
+    n_gpu: int = Field(1, ge=1, le=1024, description="devices; part of the schedule")
     ignore_index: int = Field(255, ge=0, le=255, description="mask value of pixels without a class")
-    random_seed: int = Field(42, ge=0)
+    random_seed: int = Field(42, ge=0, lt=2**32)
     pretrained: bool = Field(True, description="start from the ImageNet weights in pretrained/")
     diff_lrs: bool = Field(True, description="a tenth of the learning rate for the ResNet")
     lr_scheduler: Literal["Poly"] = "Poly"
-    classes: list[str] | None = Field(None, description="class names of a custom data set; null reads its classes.txt")
+    classes: list[Text] | None = Field(None, description="class names of a custom data set; null reads its classes.txt")
 
-    label_subcls: str | None = Field(
+    label_subcls: Text | None = Field(
         None, description="folder of stage 3's subclass maps; null is the one of this run's own baseline"
     )
     clustering_algorithm: Literal["balanced_kmeans", "normal_kmeans"] = Field(
@@ -147,6 +158,7 @@ class Config(Section):
 
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    data: DataConfig = DataConfig()
     train_supervised: StreamConfig = StreamConfig()
     train_unsupervised: StreamConfig = StreamConfig()
     val_loader: ValidationConfig = ValidationConfig()
@@ -156,16 +168,16 @@ class Config(Section):
     @field_validator("experim_name")
     @classmethod
     def _one_folder_name(cls, value: str) -> str:
-        if value in {".", ".."} or set(value) & set("/\\\0"):
-            raise ValueError("must be one plain folder name")
+        if value in {".", ".."} or set(value) & set("/\\") or len(os.fsencode(value)) > 200:
+            raise ValueError("must be one plain folder name of at most 200 bytes")
         return value
 
     @field_validator("subclass_counts")
     @classmethod
     def _positive_counts(cls, value: Any) -> Any:
         counts = value if isinstance(value, list) else [value]
-        if any(isinstance(count, int | float) and count <= 0 for count in counts):
-            raise ValueError("counts and factors must be above 0")
+        if any(isinstance(count, int | float) and not 0 < count <= 1e6 for count in counts):
+            raise ValueError("counts and factors must be above 0 and at most a million")
         return value
 
     @property
@@ -194,7 +206,7 @@ class Config(Section):
 # Keys and sections that change how a run is written, how fast it goes or what is done with it, not what comes out.
 _WITHOUT_EFFECT = {
     "num_workers", "save_dir", "save_period", "save_minutes", "max_bad_steps", "log_dir", "log_per_iter",
-    "tensorboardX", "data_dir", "label_subcls", "predict",
+    "tensorboardX", "data_dir", "label_subcls", "predict", "on_bad_sample",
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,30 +29,36 @@ def load_config(path: str | Path, overrides: list[str] = ()) -> Config:
         The file is missing or no JSON, a key is unknown or of the wrong type.
     """
     path = Path(path)
-    values = _read_with_bases(path, ())
-    for override in overrides:
-        _apply_override(values, override)
     try:
+        values = _read_with_bases(path, ())
+        for override in overrides:
+            _apply_override(values, override)
         return Config.model_validate(values)
     except ValidationError as error:
         raise UsageError(_describe(error, path)) from None
+    except RecursionError:
+        raise UsageError(f"{path}: the configuration is nested too deep.") from None
 
 
 def _read_with_bases(path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
-    resolved = path.resolve()
+    try:
+        if parents and path.exists() and not path.is_file():
+            raise ValueError("it is no regular file")
+        resolved, text = path.resolve(), path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: is not a text file in UTF-8.") from None
+    except (OSError, ValueError, RuntimeError) as error:  # the latter two: names that cannot be, a loop of links
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path}: cannot read the configuration ({reason}).") from None
     if resolved in parents:
         raise UsageError(f'{path}: "base" leads back to this file; take it out of one of its bases.')
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"{path}: cannot read the configuration ({error.strerror or error}).") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: is not a text file in UTF-8.") from None
-    try:
-        values = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        place = f"line {error.lineno}, column {error.colno}: {error.msg}" if hasattr(error, "lineno") else "too deep"
+        values = json.loads(text, object_pairs_hook=_without_repetition)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}: {error.msg}"
         raise UsageError(f"{path}: is not valid JSON, {place}.") from None
+    except ValueError as error:  # a number of thousands of digits, a key that stands twice
+        raise UsageError(f"{path}: is not a configuration: {error}.") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path}: must hold one JSON object with the configuration's keys.")
 
@@ -63,6 +70,14 @@ def _read_with_bases(path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
     for base in bases:
         merged = _merge(merged, _read_with_bases(path.parent / base, (*parents, resolved)))
     return _merge(merged, values)
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        repeated = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"key {repeated!r} stands twice in one section")
+    return values
 
 
 def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -79,7 +94,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         raise UsageError(f"--set {override}: write it as key=value, for example trainer.epochs=5.")
     try:
         value = json.loads(text)
-    except json.JSONDecodeError:
+    except ValueError:
         value = text
     *sections, last = key.split(".")
     for section in sections:

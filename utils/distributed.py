@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,6 +23,8 @@ from utils.stop import StopRequest
 
 _GRACE = 3.0  # seconds that the other processes have to end by themselves when one has failed
 _host_group: dist.ProcessGroup | None = None  # gloo, whatever the devices talk through
+
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -111,7 +113,14 @@ def _supervise(args: tuple, processes: int) -> None:
         return
     # The others fail because the first has: one that was killed, or else the one whose report is the oldest.
     reports = [Path(file) for file in context.error_files if os.path.exists(file)]
-    killed = next((number for number, code in enumerate(exit_codes) if code is not None and code < 0), None)
+    killed = next(
+        (
+            number
+            for number, (code, file) in enumerate(zip(exit_codes, context.error_files, strict=True))
+            if code is not None and code < 0 and not os.path.exists(file)
+        ),
+        None,
+    )
     if stop.asked and (killed is not None or not reports):
         raise KeyboardInterrupt  # outside of training there is nothing to put down
     if killed is not None:
@@ -180,17 +189,16 @@ def any_process(flags: list[bool]) -> list[bool]:
     return values.bool().tolist()
 
 
-def gather(value: Any) -> list[Any]:
-    """What every process has, in the order of their ranks."""
-    if not dist.is_initialized():
-        return [value]
-    values: list[Any] = [None] * world_size()
-    dist.all_gather_object(values, value, group=_host_group)
-    return values
-
-
 def all_mean(values: torch.Tensor) -> torch.Tensor:
     return all_sum(values).div_(world_size())
+
+
+def gather(value: T) -> list[T]:
+    """A picklable value of every process, in the order of their ranks."""
+    values = [value] * world_size()
+    if dist.is_initialized():
+        dist.all_gather_object(values, value, group=_host_group)
+    return values
 
 
 class _SyncBatchNorm(nn.BatchNorm2d):

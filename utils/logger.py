@@ -27,7 +27,7 @@ def start_log(path: Path | None) -> None:
     log.addHandler(_Console())
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        to_file = logging.FileHandler(path, encoding="utf-8")
+        to_file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
         to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%Y-%m-%d %H:%M:%S"))
         log.addHandler(to_file)
     logging.captureWarnings(True)

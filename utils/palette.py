@@ -31,6 +31,42 @@ def palette_of(colours: tuple[tuple[int, int, int], ...]) -> np.ndarray:
     return palette
 
 
+def indices_of_colours(
+    colours: np.ndarray, palette: np.ndarray, n_classes: int, ignore_index: int
+) -> tuple[np.ndarray, tuple[int, int, int] | None]:
+    """Class indices of a mask in colours.
+
+    Parameters
+    ----------
+    colours
+        uint8 (H, W, 3).
+    palette
+        uint8 (256, 3), the colour of every index. Its entry 255 and VOC's stand for pixels without a class, where
+        they are not a class's.
+
+    Returns
+    -------
+    indices, unknown
+        uint8 (H, W), and None; or, for the indices to be of no use, a colour that is not that of one class.
+    """
+    index_of: dict[int, int | None] = {-1: 0}  # no colour's code: the table is never empty
+    for index, code in enumerate(_codes(palette[:n_classes]).tolist()):
+        index_of[code] = None if code in index_of else index
+    for code in _codes(np.stack([palette[255], voc_palette()[255]])).tolist():
+        index_of.setdefault(code, ignore_index)
+    known = np.array(sorted(code for code, index in index_of.items() if index is not None))
+    codes = _codes(colours)
+    place = np.searchsorted(known, codes).clip(max=len(known) - 1)
+    strange = known[place] != codes
+    unknown = tuple(colours[strange][0].tolist()) if strange.any() else None
+    return np.array([index_of[code] for code in known.tolist()], np.uint8)[place], unknown
+
+
+def _codes(colours: np.ndarray) -> np.ndarray:
+    red, green, blue = np.moveaxis(colours.astype(np.int32), -1, 0)
+    return red << 16 | green << 8 | blue
+
+
 def save_mask(path: Path, mask: np.ndarray, palette: np.ndarray) -> None:
     """Write an index mask, uint8 (H, W), as a palette PNG."""
     image = Image.fromarray(mask.astype(np.uint8), mode="P")

@@ -21,6 +21,11 @@ _CHUNK = 8
 _WORTH_A_PROCESS = 32  # starting one takes as long as some files do
 
 
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def for_each(function: Callable[[Item], Result], items: Sequence[Item], *, workers: int, label: str) -> list[Result]:
     """Results of ``function`` on ``items``, in their order, with a progress bar.
 
@@ -42,7 +47,7 @@ def for_each(function: Callable[[Item], Result], items: Sequence[Item], *, worke
         except BrokenProcessPool:
             raise UsageError(
                 f"{label}: a worker process was killed, perhaps for want of memory. "
-                "Run the same command again, with a smaller --workers."
+                "Run the same command again, with fewer processes."
             ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -1,6 +1,8 @@
+from pathlib import Path
+
 import pytest
 
-from dataloaders.description import find_root
+from dataloaders.description import Sample, SegmentationData, find_root
 from utils.errors import UsageError
 
 
@@ -41,3 +43,25 @@ def test_missing_folder_is_named_with_the_readme_and_the_key(here):
         find_root("dataset/voc", "voc")
     for part in ("data_dir dataset/voc", 'README, section "Data"', "--set data_dir="):
         assert part in str(error.value)
+
+
+def data_of(classes=("a", "b"), labelled=()):
+    return SegmentationData(tuple(classes), None, tuple(labelled), (), ())
+
+
+@pytest.mark.parametrize(
+    ("classes", "what"),
+    [((), "0 classes"), (("a",), "1 classes"), (map(str, range(256)), "256 classes"), (("a", "b", "a"), "2 .* 'a'")],
+)
+def test_classes_that_no_run_can_have_are_refused(classes, what):
+    with pytest.raises(UsageError, match=what):
+        data_of(classes)
+    assert len(data_of(map(str, range(255))).classes) == 255
+
+
+def test_samples_whose_outputs_would_have_one_name_are_refused():
+    one = Sample("x", Path("a/x.jpg"), Path("m/x.png"))
+    data_of(labelled=(one, one, Sample("y", Path("a/y.jpg"), Path("m/y.png"))))
+    for other in (Sample("x", Path("b/x.jpg"), Path("m/z.png")), Sample("z", Path("a/z.jpg"), Path("n/x.png"))):
+        with pytest.raises(UsageError, match="would be written twice"):
+            data_of(labelled=(one, other))

@@ -1,12 +1,16 @@
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from dataloaders.reading import IGNORE, image_size, read_image, read_mask, read_subclass_map
+from dataloaders.description import Sample
+from dataloaders.reading import IGNORE, image_size, read_image, read_mask, read_pair, read_subclass_map
 from tests.dataloaders.miniature import write_image, write_mask
 from utils.errors import UsageError
-from utils.palette import save_mask, voc_palette
+from utils.palette import palette_of, save_mask, voc_palette
 
 INDICES = np.array([[0, 1, 2], [3, 255, 0]], np.uint8)
 EXPECTED = np.array([[0, 1, 2], [3, IGNORE, 0]])
@@ -32,12 +36,70 @@ def test_mask_of_any_single_channel_kind_is_read_by_its_indices(tmp_path, save):
     assert np.array_equal(mask, EXPECTED)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
-def test_colour_image_is_refused_as_a_mask(tmp_path, mode):
-    Image.new(mode, (3, 2)).save(tmp_path / "mask.png")
-    with pytest.raises(UsageError) as error:
+def save_colours(path, colours, mode="RGB"):
+    Image.fromarray(np.asarray(colours, np.uint8)).convert(mode).save(path)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_mask_in_vocs_colours_is_converted(tmp_path, mode):
+    path = save_colours(tmp_path / "mask.png", voc_palette()[INDICES], mode)
+    assert np.array_equal(read_mask(path, 4), EXPECTED)
+    assert np.array_equal(read_mask(path, 4, ignore_index=0), np.where(EXPECTED == 0, IGNORE, EXPECTED))
+
+
+def test_mask_in_the_data_sets_own_colours_is_converted(tmp_path):
+    palette = palette_of(((9, 9, 9), (255, 0, 0), (0, 255, 0), (0, 0, 255)))
+    path = save_colours(tmp_path / "mask.png", palette[INDICES])
+    assert np.array_equal(read_mask(path, 4, palette=palette), EXPECTED)
+    with pytest.raises(UsageError, match=r"mask\.png: is an RGB image"):
+        read_mask(path, 4)
+
+
+def test_colour_of_two_classes_says_nothing(tmp_path):
+    palette = palette_of(((1, 1, 1), (5, 5, 5), (5, 5, 5)))
+    path = save_colours(tmp_path / "mask.png", [[[1, 1, 1], [5, 5, 5]]])
+    with pytest.raises(UsageError, match=r"its colour \(5, 5, 5\) is not that of one class"):
+        read_mask(path, 3, palette=palette)
+
+
+def test_rgb_mask_is_named_for_what_it_is_with_the_way_to_convert_it(tmp_path):
+    path = save_colours(tmp_path / "mask.png", [[[0, 0, 0], [7, 8, 9]]])
+    with pytest.raises(UsageError, match=r"mask\.png: is an RGB image.*colour \(7, 8, 9\).*classes\.txt.*palette PNG"):
+        read_mask(path, 4)
+    path = save_colours(tmp_path / "equal.png", [[[0, 0, 0], [1, 1, 1]]])
+    with pytest.raises(UsageError, match="three channels are the same: save one of them"):
+        read_mask(path, 4)
+
+
+def test_gray_mask_with_opaque_alpha_is_read_and_a_transparent_one_refused(tmp_path):
+    path = tmp_path / "mask.png"
+    Image.fromarray(np.dstack([INDICES, np.full_like(INDICES, 255)]), "LA").save(path)
+    assert np.array_equal(read_mask(path, 4), EXPECTED)
+    for mode in ("LA", "RGBA"):
+        Image.new(mode, (3, 2)).save(path)
+        with pytest.raises(UsageError, match=r"mask\.png: is a mask with transparent pixels"):
+            read_mask(path, 4)
+
+
+def test_one_bit_mask_has_two_classes(tmp_path):
+    Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1").save(tmp_path / "mask.png")
+    assert read_mask(tmp_path / "mask.png", 2).tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("values", "what"), [(np.array([[0, 65536]], np.int32), "beyond 16 bit"), (np.ones((2, 2), np.float32), "mode F")]
+)
+def test_values_that_are_no_ids_do_not_wrap_around(tmp_path, values, what):
+    Image.fromarray(values).save(tmp_path / "mask.tif")
+    with pytest.raises(UsageError, match=rf"mask\.tif: .*{what}"):
+        read_mask(tmp_path / "mask.tif", 4)
+
+
+def test_jpeg_is_refused_as_a_mask(tmp_path):
+    Image.fromarray(INDICES).save(tmp_path / "mask.png", "JPEG")
+    with pytest.raises(UsageError, match=r"mask\.png: is a JPEG"):
         read_mask(tmp_path / "mask.png", 4)
-    assert str(error.value).startswith(f"{tmp_path / 'mask.png'}: is a colour image ({mode})")
 
 
 def test_ids_outside_the_classes_are_named_with_their_file(tmp_path):
@@ -123,14 +185,122 @@ def test_gray_image_becomes_rgb(tmp_path):
     assert (image == 7).all()
 
 
-def test_image_is_not_turned_by_its_orientation_tag_as_its_mask_is_not(tmp_path):
-    image = Image.fromarray(np.zeros((4, 6, 3), np.uint8))
+NOISE = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P", "LA", "L", "1", "CMYK"])
+def test_image_of_any_kind_becomes_rgb(tmp_path, mode):
+    name = "image.tif" if mode == "CMYK" else "image.png"
+    image = Image.fromarray(NOISE).convert(mode)
+    image.save(tmp_path / name)
+    assert np.array_equal(read_image(tmp_path / name), np.asarray(image.convert("RGB")))
+
+
+def test_cmyk_jpeg_has_its_colours(tmp_path):
+    smooth = cv2.GaussianBlur(cv2.resize(NOISE, (120, 160)), (31, 31), 0)
+    Image.fromarray(smooth).convert("CMYK").save(tmp_path / "image.jpg", quality=95)
+    assert np.abs(read_image(tmp_path / "image.jpg").astype(int) - smooth).mean() < 3
+
+
+@pytest.mark.parametrize("values", [NOISE, NOISE[..., 0]])
+def test_16_bit_image_keeps_its_brightness(tmp_path, values):
+    cv2.imwrite(str(tmp_path / "image.png"), values.astype(np.uint16) * 257)
+    found = read_image(tmp_path / "image.png")
+    assert found.dtype == np.uint8
+    assert np.array_equal(found[..., ::-1], values if values.ndim == 3 else np.dstack([values] * 3))
+
+
+def save_turned(path, size, orientation=6):
+    """An image of ``size`` (H, W) as stored, with an EXIF orientation; 6: to be turned by 90 degrees."""
     tags = Image.Exif()
-    tags[0x0112] = 6  # rotate by 90 degrees
-    image.save(tmp_path / "image.jpg", exif=tags)
-    assert cv2.imread(str(tmp_path / "image.jpg")).shape == (6, 4, 3)
-    assert read_image(tmp_path / "image.jpg").shape == (4, 6, 3)
-    assert image_size(tmp_path / "image.jpg") == (4, 6)
+    tags[0x0112] = orientation
+    Image.fromarray(np.zeros((*size, 3), np.uint8)).save(path, exif=tags)
+    return path
+
+
+def test_orientation_tag_is_followed_where_asked(tmp_path):
+    path = save_turned(tmp_path / "image.jpg", (4, 6))
+    assert read_image(path).shape == (4, 6, 3)
+    assert read_image(path, upright=True).shape == (6, 4, 3)
+    assert image_size(path) == (4, 6)
+
+
+@pytest.mark.parametrize("size", [(4, 6), (6, 4)])
+def test_mask_says_whether_its_image_is_turned(tmp_path, size):
+    image = save_turned(tmp_path / "image.jpg", (4, 6))
+    sample = Sample("image", image, write_mask(tmp_path / "mask.png", 1, size))
+    image, mask = read_pair(sample, 4)
+    assert image.shape[:2] == mask.shape == size
+
+
+def test_mask_of_another_size_names_both_files(tmp_path):
+    image = save_turned(tmp_path / "image.jpg", (4, 6))
+    with pytest.raises(UsageError, match=r"mask\.png: is 4 x 4 pixels, but its image .*image\.jpg is 6 x 4"):
+        read_pair(Sample("image", image, write_mask(tmp_path / "mask.png", 1, (4, 4))), 4)
+
+
+@pytest.mark.filterwarnings("ignore:Truncated File Read")
+@pytest.mark.parametrize("name", ["image.jpg", "image.png", "image.tif", "image.bmp", "image.webp"])
+def test_truncated_image_is_refused_wherever_it_ends(tmp_path, name):
+    path = tmp_path / name
+    Image.fromarray(NOISE).save(path)
+    whole = path.read_bytes()
+    for length in [*range(0, len(whole), max(1, len(whole) // 40)), len(whole) - 1]:
+        path.write_bytes(whole[:length])
+        with pytest.raises(UsageError, match=f"{name}: cannot be read as an image"):
+            read_image(path)
+
+
+@pytest.mark.parametrize("read", [read_image, lambda path: read_mask(path, 256)])
+def test_png_with_one_wrong_bit_in_its_pixels_is_refused(tmp_path, read):
+    path = tmp_path / "file.png"
+    Image.fromarray(NOISE[..., 0]).save(path)
+    whole = path.read_bytes()
+    pixels = whole.index(b"IDAT") + 4
+    end = len(whole) - 12  # the chunk IEND
+    for place in (*range(pixels, end - 30, (end - pixels) // 20), *range(end - 30, end)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with pytest.raises(UsageError, match=r"file\.png: cannot be read as"):
+            read(path)
+
+
+def png_header(width, height):
+    chunks = (b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0), b"IDAT" + zlib.compress(bytes(9)))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks
+    )
+
+
+@pytest.mark.parametrize("read", [read_image, image_size, lambda path: read_mask(path, 4)])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [9_500, 60_000])
+def test_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, read, side):
+    (tmp_path / "bomb.png").write_bytes(png_header(side, side))
+    with pytest.raises(UsageError, match=r"bomb\.png: refused: more than 89,478,485 pixels"):
+        read(tmp_path / "bomb.png")
+
+
+@pytest.mark.parametrize("read", [read_image, image_size, lambda path: read_mask(path, 4)])
+def test_format_whose_decoder_runs_a_program_is_not_tried(tmp_path, read):
+    Image.fromarray(NOISE).save(tmp_path / "image.png", "EPS")
+    with pytest.raises(UsageError, match=r"image\.png: cannot be read as"):
+        read(tmp_path / "image.png")
+
+
+def test_names_with_spaces_and_letters_of_any_script_are_read(tmp_path):
+    folder = tmp_path / "Fotos für später" / "照片"
+    image, mask = write_image(folder / "größe 1.png", 7), write_mask(folder / "mască 1.png", 1)
+    assert (read_pair(Sample("größe 1", image, mask), 4)[0] == 7).all()
+
+
+@pytest.mark.parametrize("read", [read_image, image_size, lambda path: read_mask(path, 4)])
+def test_what_is_no_file_is_named(tmp_path, read):
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "empty.png").touch()
+    for name in ("loop.png", "folder.png", "empty.png"):
+        with pytest.raises(UsageError, match=rf"{name}: cannot be read as .* \(.+\)"):
+            read(tmp_path / name)
 
 
 @pytest.mark.parametrize("read", [read_image, image_size])

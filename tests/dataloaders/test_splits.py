@@ -55,22 +55,47 @@ def test_unlabelled_list_needs_no_mask_on_the_line_nor_on_disk(root):
 @pytest.mark.parametrize(
     ("line", "named"),
     [
-        ("images/gone.jpg masks/a.png", "images/gone.jpg does not exist"),
-        ("images/b.jpg masks/b.png", "masks/b.png does not exist"),
-        ("images/b.jpg", "no label path"),
+        ("images/gone.jpg masks/a.png", "images/gone.jpg is missing"),
+        ("images/b.jpg masks/b.png", "masks/b.png is missing"),
+        ("images/b.jpg masks/b.png\nimages/two.jpg masks/a.png", "masks/b.png, {root}/images/two.jpg are missing"),
+        ("images/b.jpg", "line 3: no label path"),
     ],
 )
-def test_line_whose_file_is_missing_is_named_with_list_and_number(root, line, named):
+def test_files_that_are_missing_are_named_with_their_list(root, line, named):
     path = write(root, f"images/a.jpg masks/a.png\n\n{line}\n")
     with pytest.raises(UsageError) as error:
         read_list(path, root, labels=True)
-    assert str(error.value).startswith(f"{path}, line 3: ")
-    assert named in str(error.value)
+    assert str(error.value).startswith(str(path))
+    assert named.format(root=root) in str(error.value)
 
 
 def test_list_without_an_image_is_refused(root):
     with pytest.raises(UsageError, match=r"list\.txt: lists no image"):
         read_list(write(root, "\n \n"), root, labels=True)
+
+
+def test_id_of_a_listed_file_is_a_plain_name_wherever_the_file_is(root):
+    (root.parent / "outside.jpg").touch()
+    path = write(root, "../outside.jpg\n/images/../images/a.jpg")
+    assert [sample.id for sample in read_list(path, root, labels=False)] == ["outside", "a"]
+
+
+@pytest.mark.parametrize("text", ["images/größe.jpg masks/a.png".encode("latin-1"), "images/a.jpg".encode("utf-16")])
+def test_list_in_another_encoding_is_named(root, text):
+    (root / "list.txt").write_bytes(text)
+    for read in (lambda path: read_list(path, root, labels=True), lambda path: read_ids(path, "the list")):
+        with pytest.raises(UsageError, match=r"list\.txt: .* is not in UTF-8"):
+            read(root / "list.txt")
+
+
+def test_only_some_of_many_missing_files_are_named(root):
+    path = write_lines(root / "list.txt", *(f"images/{number}.jpg" for number in range(15)))
+    with pytest.raises(UsageError, match=r"images/9\.jpg and 5 more are missing"):
+        read_list(path, root, labels=False)
+
+
+def test_name_on_disk_in_another_encoding_can_be_chosen():
+    assert len(choose_labelled([b"gr\xf6\xdfe".decode("utf-8", "surrogateescape"), "b"], 2, seed=0)[0]) == 2
 
 
 def test_smaller_labelled_sets_are_prefixes_of_the_larger_ones():

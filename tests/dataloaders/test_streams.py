@@ -117,12 +117,83 @@ def test_loaders_of_two_processes_give_the_batch_of_one(samples):
         assert torch.equal(together, torch.cat(shares))
 
 
+@pytest.fixture
+def with_bad_ones(samples):
+    """The samples, of which the second has a truncated image and the third a mask of another size."""
+    samples[1].image.write_bytes(samples[1].image.read_bytes()[:-20])
+    write_mask(samples[2].label, 1, (5, 5))
+    return samples
+
+
+def streams(samples, **more):
+    return labelled_stream(samples, **more), UnlabelledStream(samples, GEOMETRY, seed=0, **more)
+
+
+def test_bad_sample_is_an_error_unless_it_may_be_skipped(with_bad_ones):
+    for stream in streams(with_bad_ones):
+        with pytest.raises(UsageError, match=r"s1\.png: cannot be read as an image"):
+            stream[1, 0]
+
+
+def test_bad_sample_is_replaced_by_a_good_one_and_named(with_bad_ones):
+    for stream in streams(with_bad_ones, skip_bad=True):
+        items = [stream[1, draw] for draw in range(30)]
+        assert {item["id"] for item in items} >= {"s0", "s3", "s4", "s5"}  # not always the same one
+        assert "s1" not in {item["id"] for item in items}
+        for draw, item in enumerate(items):
+            assert "s1.png: cannot be read" in item["bad"].splitlines()[0]
+            good = stream[int(item["id"][1:]), draw]  # what it would be if it had been drawn itself
+            assert good["bad"] == ""
+            assert torch.equal(good["image"], item["image"])
+
+
+def test_replacement_follows_from_seed_and_draw_alone(with_bad_ones):
+    for make in (lambda: streams(with_bad_ones, skip_bad=True)[0], lambda: streams(with_bad_ones, skip_bad=True)[1]):
+        assert all(same_items(make()[1, draw], make()[1, draw]) for draw in range(5))
+
+
+def test_only_what_is_read_can_be_bad(with_bad_ones):
+    labelled, unlabelled = streams(with_bad_ones, skip_bad=True)
+    assert "s2.png: is 5 x 5 pixels" in labelled[2, 0]["bad"]
+    assert unlabelled[2, 0]["bad"] == ""
+
+
+def test_stream_in_which_all_are_bad_is_an_error(with_bad_ones):
+    with pytest.raises(UsageError, match=r"none of the 2 images of this stream can be used; the first: .*s1\.png"):
+        labelled_stream(with_bad_ones[1:3], skip_bad=True)[0, 0]
+
+
+def test_missing_subclass_map_is_never_skipped(samples, tmp_path):
+    stream = labelled_stream(samples, skip_bad=True, subclass_dir=tmp_path / "none", n_subclasses=3)
+    with pytest.raises(UsageError, match="subclass map is missing"):
+        stream[0, 0]
+
+
+def test_bad_sample_of_the_evaluation_is_always_an_error(with_bad_ones):
+    stream = EvaluationStream(with_bad_ones, n_classes=3, ignore_index=255)
+    with pytest.raises(UsageError, match=r"s2\.png: is 5 x 5 pixels"):
+        stream[2]
+
+
+@pytest.mark.parametrize("size", [(1, 30), (30, 1), (1, 1), (3, 5)])
+def test_image_of_one_pixel_in_height_or_width_is_trained_and_evaluated_on(tmp_path, size):
+    sample = Sample("s", write_image(tmp_path / "s.png", 7, size), write_mask(tmp_path / "m.png", 1, size))
+    rotated = Geometry(crop_size=16, base_size=20, scales=(0.5, 2.0), flip=True, rotate=True, blur=True)
+    item = labelled_stream((sample,), rotated)[0, 0]
+    assert item["image"].shape == (3, 16, 16)
+    assert (item["target"] == 1).any()
+    item = EvaluationStream((sample,), n_classes=3, ignore_index=255)[0]
+    assert all(side % 8 == 0 for side in item["image"].shape[1:])
+    assert (item["image"] == 7).all()
+    assert item["target"].shape == size
+
+
 def test_labelled_item_has_image_target_and_what_the_file_calls_ignored(samples):
     values = np.asarray(Image.open(samples[1].label)).copy()
     values[:3] = 255
     write_mask(samples[1].label, values)
     item = labelled_stream(samples, PLAIN)[1, 0]
-    assert item.keys() == {"id", "image", "target"}
+    assert item.keys() == {"id", "image", "target", "bad"}
     assert item["id"] == "s1"
     assert (item["image"].dtype, item["target"].dtype) == (torch.uint8, torch.int16)
     whole = labelled_stream(samples, Geometry(24, 24, None, False, False, False))[1, 0]
@@ -155,7 +226,7 @@ def test_unlabelled_stream_opens_no_mask(samples):
         sample.label.unlink()
     for unlabelled in (samples, tuple(Sample(sample.id, sample.image) for sample in samples)):
         item = UnlabelledStream(unlabelled, GEOMETRY, seed=0)[3, 0]
-        assert item.keys() == {"id", "image", "photometry"}
+        assert item.keys() == {"id", "image", "photometry", "bad"}
         assert item["image"].shape == (3, 16, 16)
 
 

@@ -81,7 +81,9 @@ def test_missing_voc_names_the_data_root(tmp_path):
         open_voc(config_of(tmp_path / "nowhere", "voc"))
 
 
-@pytest.mark.parametrize(("folder", "named"), [("JPEGImages", "image c is missing"), ("SegmentationClassAug", "c.png")])
+@pytest.mark.parametrize(
+    ("folder", "named"), [("JPEGImages", "image c is missing"), ("SegmentationClassAug", "mask c is missing")]
+)
 def test_validation_image_or_mask_that_is_missing_is_named(voc_root, folder, named):
     for path in (voc_root / "VOCdevkit" / "VOC2012" / folder).glob("c.*"):
         path.unlink()
@@ -148,6 +150,34 @@ def test_missing_part_of_a_custom_data_set_is_named(custom_root, gone):
 def test_id_of_train_txt_without_an_image_is_named(custom_root):
     write_lines(layout_of(custom_root) / "ImageSets" / "Segmentation" / "train.txt", "a", "d", "zebra")
     with pytest.raises(UsageError, match="image zebra is missing"):
+        open_custom(config_of(custom_root, "custom"))
+
+
+@pytest.mark.parametrize("name", ["../../outside", "../JPEGImages/a", "/etc/passwd", "."])
+def test_id_that_is_a_path_names_no_image_and_so_no_output(custom_root, name):
+    make(layout_of(custom_root).parent, ".", ".jpg", "outside")
+    write_lines(layout_of(custom_root) / "ImageSets" / "Segmentation" / "train.txt", "a", "d", name)
+    with pytest.raises(UsageError, match=f"the image {name} is missing"):
+        open_custom(config_of(custom_root, "custom"))
+
+
+def test_link_to_itself_is_no_folder_and_no_list(custom_root):
+    for part in ("classes.txt", "ImageSets/Segmentation/val.txt", "SegmentationClass"):
+        path = layout_of(custom_root) / part
+        path.rename(path.with_name("elsewhere"))
+        path.symlink_to(path)
+        with pytest.raises(UsageError, match=f"{path}: "):
+            open_custom(config_of(custom_root, "custom"))
+        path.unlink()
+        path.with_name("elsewhere").rename(path)
+
+
+def test_classes_txt_of_windows_is_read_and_one_in_another_encoding_named(custom_root):
+    path = layout_of(custom_root) / "classes.txt"
+    path.write_bytes("\ufeffHimmel 1 2 3\r\nStraße 4 5 6\r\n".encode())
+    assert open_custom(config_of(custom_root, "custom")).classes == ("Himmel", "Straße")
+    path.write_bytes("Himmel\nStraße\n".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"classes\.txt: .* not in UTF-8"):
         open_custom(config_of(custom_root, "custom"))
 
 

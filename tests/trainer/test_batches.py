@@ -1,3 +1,6 @@
+import logging
+import shutil
+
 import torch
 
 from dataloaders import open_data
@@ -71,3 +74,20 @@ def test_batches_from_an_iteration_on_are_those_of_the_whole_run(tiny_configs):
     tail, _ = usrn_batches(tiny_configs, start=2)
     for expected, found in zip(list(whole)[2:], tail, strict=True):
         assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_bad_images_are_replaced_counted_and_listed_once(tiny_configs, demo_set, tmp_path, caplog, monkeypatch):
+    shutil.copytree(demo_set, tmp_path / "data")
+    config = load_config(tiny_configs[0], [f"data_dir={tmp_path / 'data'}", "data.on_bad_sample=skip"])
+    data = open_data(config)
+    bad = data.labelled[0].image
+    bad.write_bytes(bad.read_bytes()[:500])
+    monkeypatch.setattr(logging.getLogger("usrn"), "propagate", True)
+    batches = TrainingBatches(config, data, CPU, iterations=6)
+    for _ in batches:
+        assert data.labelled[0].id not in batches.ids["labelled"]
+        batches.log_bad()
+    batches.log_bad(at_end=True)
+    lines = [record.getMessage() for record in caplog.records]
+    assert [str(bad) in line for line in lines] == [True, False, False]
+    assert lines[-1] == "bad samples so far: 1, drawn 3 times; others took their place"  # 24 draws of 8 images

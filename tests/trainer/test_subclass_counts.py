@@ -46,3 +46,9 @@ def test_counts_that_do_not_fit_are_refused():
         subclass_counts(config(subclass_counts=[1, 2]), np.full(21, 50))
     with pytest.raises(UsageError, match='set it to "auto"'):
         subclass_counts(config(subclass_counts="paper", n_labeled_examples=7), np.full(21, 50))
+
+
+@pytest.mark.parametrize("rule", [[10_000] * 4, 1e6])
+def test_more_subclasses_than_a_map_can_hold_are_refused(rule):
+    with pytest.raises(UsageError, match="subclasses; at most 32,767"):
+        subclass_counts(config(dataset="custom", subclass_counts=rule), np.full(4, 50_000))

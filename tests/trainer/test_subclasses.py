@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -150,3 +151,35 @@ def test_table_of_other_classes_is_refused(config, data):
 def test_nearest_neighbour_takes_the_source_at_or_before():
     assert resize_nearest(np.arange(6).reshape(1, 6), (1, 4)).tolist() == [[0, 1, 3, 4]]
     assert resize_nearest(np.arange(2).reshape(1, 2), (2, 5)).tolist() == [[0, 0, 0, 1, 1]] * 2
+
+
+class Malicious:
+    """Makes a folder where it is unpickled."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+def test_feature_file_that_would_run_code_is_refused_and_runs_nothing(config, data, tmp_path):
+    path, marker = features_dir(config) / "a.npy", tmp_path / "it-ran"
+    np.save(path, np.array([Malicious(marker)], object), allow_pickle=True)
+    with pytest.raises(UsageError, match=r"a\.npy: is no feature file"):
+        make_subclasses(config, data, CPU)
+    assert not marker.exists()
+    np.load(path, allow_pickle=True)  # the same file does run code where loading is not safe
+    assert marker.is_dir()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", "[1", '{"counts": 3}'])
+def test_damaged_table_of_subclasses_is_named(config, data, text):
+    make_subclasses(config, data, CPU)
+    path = config.subclass_dir / "subclasses.json"
+    table = json.loads(path.read_text())
+    read_subclass_table(config, data)
+    for damaged in (text, json.dumps({**table, "counts": [0, 4]}), json.dumps({**table, "counts": ["4", 1]})):
+        path.write_text(damaged)
+        with pytest.raises(UsageError, match=r"subclasses\.json: is no table of subclasses"):
+            read_subclass_table(config, data)

@@ -1,0 +1,149 @@
+"""Every file of a run read once, before a day is spent: ``--check_data``."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import cv2
+import numpy as np
+
+from dataloaders.description import Sample, SegmentationData
+from dataloaders.prepare.parallel import cores, for_each
+from dataloaders.reading import IGNORE, image_size, read_image, read_pair
+from utils.config import Config
+from utils.errors import UsageError
+
+SPLITS = ("labelled", "unlabelled", "validation")
+
+
+@dataclass
+class Finding:
+    """What became of one sample.
+
+    Attributes
+    ----------
+    size
+        Height and width of the image; None where it cannot be used.
+    turned
+        Whether its EXIF orientation turned it by 90 degrees.
+    pixels
+        int64 (C + 1,), pixels of every class and of none; None without a mask.
+    wrong
+        One message for each thing that is wrong.
+    """
+
+    size: tuple[int, int] | None = None
+    turned: bool = False
+    pixels: np.ndarray | None = None
+    wrong: list[str] = field(default_factory=list)
+
+
+@dataclass
+class DataReport:
+    """All that ``check_data`` found, by split; ``wrong`` lists what stops a run or would be skipped by it."""
+
+    classes: tuple[str, ...]
+    findings: dict[str, list[Finding]]
+    notes: list[str]
+
+    @property
+    def wrong(self) -> list[str]:
+        return list(dict.fromkeys(line for found in self.findings.values() for one in found for line in one.wrong))
+
+    def text(self) -> str:
+        """Counts and sizes, class pixel shares, notes and, at the end, all that is wrong."""
+        lines = [f"{'':12}{'images':>9}{'unusable':>10}{'turned':>8}  sizes (width x height)"]
+        for split, found in self.findings.items():
+            bad, turned = sum(bool(one.wrong) for one in found), sum(one.turned for one in found)
+            lines.append(f"{split:12}{len(found):>9,}{bad:>10,}{turned:>8,}  {_sizes(found)}")
+        pixels = {split: _pixels(found) for split, found in self.findings.items()}
+        pixels = {split: counts for split, counts in pixels.items() if counts is not None}
+        lines += ["", f"{'share of pixels':18}" + "".join(f"{split:>14}" for split in pixels)]
+        for index, name in enumerate((*self.classes, "(no class)")):
+            shares = [100 * counts[index] / max(1, counts.sum()) for counts in pixels.values()]
+            lines.append(f"{name:18}" + "".join(f"{share:>12.2f} %" for share in shares))
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join([*lines, "", f"wrong: {len(self.wrong):,}", *(f"  {line}" for line in self.wrong)])
+
+
+def check_data(config: Config, data: SegmentationData, workers: int | None = None) -> DataReport:
+    """Read every image and mask of a run once, on ``workers`` processes (all cores unless given)."""
+    splits = {split: getattr(data, split) for split in SPLITS}
+    samples = list(dict.fromkeys(sample for split in splits.values() for sample in split))
+    look = partial(_look, n_classes=len(data.classes), ignore_index=config.ignore_index, palette=data.palette)
+    found = for_each(look, samples, workers=workers or cores(), label="reading")
+    finding_of = dict(zip(samples, found, strict=True))
+    findings = {split: [finding_of[sample] for sample in splits[split]] for split in SPLITS}
+    return DataReport(data.classes, findings, _notes(config, data, findings))
+
+
+def _look(sample: Sample, n_classes: int, ignore_index: int, palette: np.ndarray) -> Finding:
+    cv2.setNumThreads(0)
+    finding, image, mask = Finding(), None, None
+    with decoder_complaints() as complaints:
+        if sample.label is not None:
+            try:
+                image, mask = read_pair(sample, n_classes, ignore_index, palette)
+            except UsageError as error:
+                finding.wrong.append(str(error))
+        if image is None:
+            try:
+                image = read_image(sample.image, upright=True)
+            except UsageError as error:
+                finding.wrong = list(dict.fromkeys([*finding.wrong, str(error)]))
+    if image is not None:
+        finding.size = image.shape[:2]
+        finding.turned = image_size(sample.image) != finding.size
+    if mask is not None:
+        finding.pixels = np.bincount(np.where(mask == IGNORE, n_classes, mask).ravel(), minlength=n_classes + 1)
+    finding.wrong += [f"{sample.image}: is damaged ({line})." for line in complaints if line.startswith("Corrupt JPEG")]
+    return finding
+
+
+@contextmanager
+def decoder_complaints() -> Iterator[list[str]]:
+    """The lines that decoders written in C leave on stderr: the only sign of damage in the middle of a JPEG."""
+    lines: list[str] = []
+    with tempfile.TemporaryFile() as file:
+        stderr = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            file.seek(0)
+            lines += file.read().decode(errors="replace").splitlines()
+
+
+def _sizes(found: list[Finding]) -> str:
+    sizes = sorted({one.size for one in found if one.size}, key=lambda size: size[0] * size[1])
+    ends = dict.fromkeys(f"{width} x {height}" for height, width in (*sizes[:1], *sizes[-1:]))
+    return " to ".join(ends) + (f", {len(sizes):,} sizes" if len(sizes) > 1 else "")
+
+
+def _pixels(found: list[Finding]) -> np.ndarray | None:
+    counts = [one.pixels for one in found if one.pixels is not None]
+    return np.sum(counts, axis=0) if counts else None
+
+
+def _notes(config: Config, data: SegmentationData, findings: dict[str, list[Finding]]) -> list[str]:
+    """What is no mistake by itself, but worth knowing before a day is spent."""
+    notes = []
+    for split in ("labelled", "validation"):
+        pixels = _pixels(findings[split])
+        absent = (
+            [] if pixels is None else [name for name, there in zip(data.classes, pixels[:-1], strict=True) if not there]
+        )
+        if absent:
+            notes.append(f"{split}: no pixel of {', '.join(absent)}")
+    if len(data.labelled) < config.train_supervised.batch_size:
+        notes.append(f"{len(data.labelled)} labelled images are fewer than a batch; images occur in it more than once")
+    for split in ("labelled", "unlabelled"):
+        both = {sample.image for sample in getattr(data, split)} & {sample.image for sample in data.validation}
+        if both:
+            notes.append(f"{len(both):,} {split} images are validation images as well, such as {min(both)}")
+    return notes

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataloaders.check import check_data
+from dataloaders.description import Sample, SegmentationData
+from tests.dataloaders.miniature import config_of, write_image, write_mask
+from utils.palette import voc_palette
+
+NOISE = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Three labelled images, two unlabelled and one for validation."""
+
+    def sample(name, *, mask=True):
+        image = write_image(tmp_path / "images" / f"{name}.png", NOISE)
+        return Sample(name, image, write_mask(tmp_path / "masks" / f"{name}.png", 1, (16, 24)) if mask else None)
+
+    labelled, unlabelled = [sample(name) for name in "abc"], [sample(name, mask=False) for name in "de"]
+    return SegmentationData(
+        ("ground", "tree", "house"), voc_palette(), tuple(labelled), tuple(unlabelled), (sample("f"),)
+    )
+
+
+def check(data, **keys):
+    return check_data(config_of("nowhere", "custom", **keys), data, 1)
+
+
+def test_data_in_order_is_counted_and_nothing_is_wrong(data):
+    report = check(data)
+    assert report.wrong == []
+    assert {split: len(found) for split, found in report.findings.items()} == {
+        "labelled": 3, "unlabelled": 2, "validation": 1,
+    }  # fmt: skip
+    assert report.findings["labelled"][0].pixels.tolist() == [0, 16 * 24, 0, 0]
+    assert "24 x 16" in report.text()
+    assert "wrong: 0" in report.text()
+
+
+def test_everything_wrong_is_listed_once_with_its_file(data):
+    for path in (data.labelled[0].image, data.unlabelled[1].image):
+        path.write_bytes(path.read_bytes()[:100])
+    write_mask(data.labelled[0].label, 77, (16, 24))
+    write_mask(data.validation[0].label, 1, (4, 4))
+    report = check(data)
+    assert len(report.wrong) == 4
+    for name, what in (
+        (data.labelled[0].label, "label id 77"), (data.labelled[0].image, "cannot be read"),
+        (data.unlabelled[1].image, "cannot be read"), (data.validation[0].label, "is 4 x 4 pixels"),
+    ):  # fmt: skip
+        assert sum(line.startswith(f"{name}: ") and what in line for line in report.wrong) == 1
+    assert report.text().endswith("\n  ".join(["wrong: 4", *report.wrong]))
+
+
+def test_jpeg_damaged_in_its_middle_is_found_by_its_decoders_complaint(data, capfd):
+    path = data.unlabelled[0].image
+    Image.fromarray(np.tile(NOISE, (8, 8, 1))).save(path, "JPEG")
+    content = path.read_bytes()
+    path.write_bytes(content[:2000] + b"\xff\xd0" + content[2002:])  # a marker that does not belong there
+    report = check(data)
+    assert [line.startswith(f"{path}: is damaged (Corrupt JPEG data") for line in report.wrong] == [True]
+    assert "Corrupt" not in capfd.readouterr().err
+
+
+def test_notes_say_what_is_no_mistake_but_worth_knowing(data):
+    notes = "\n".join(check(data).notes)
+    assert "labelled: no pixel of ground, house" in notes
+    assert "3 labelled images are fewer than a batch" in notes
+    leaking = SegmentationData(data.classes, data.palette, data.labelled, data.unlabelled, data.labelled[:1])
+    assert "1 labelled images are validation images as well" in "\n".join(check(leaking).notes)
+
+
+def test_many_files_are_read_by_several_processes(data):
+    many = tuple(Sample(str(number), data.labelled[0].image) for number in range(70))
+    report = check_data(config_of("nowhere", "custom"), SegmentationData(data.classes, data.palette, (), many, ()), 2)
+    assert [one.size for one in report.findings["unlabelled"]] == [(16, 24)] * 70
