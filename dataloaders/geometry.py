@@ -1,6 +1,7 @@
 """Random scale, pad, crop, flip of an image together with its masks (docs/method.md section 3)."""
 
 from dataclasses import dataclass
+from math import ceil
 
 import cv2
 import numpy as np
@@ -55,39 +56,66 @@ class Geometry:
         image, masks
             (crop_size, crop_size, 3) and (crop_size, crop_size).
         """
-        if self.scales is not None:
-            image, masks = self._scale(image, masks, rng)
-        if self.rotate:
-            image, masks = _rotate(image, masks, int(rng.integers(-MAX_ANGLE, MAX_ANGLE + 1)))
-        image, masks = self._crop(image, masks, rng)
-        if self.flip and rng.random() < 0.5:
-            image, masks = image[:, ::-1], [mask[:, ::-1] for mask in masks]
+        size = self._scaled_size(image.shape[:2], rng) if self.scales is not None else image.shape[:2]
+        degrees = int(rng.integers(-MAX_ANGLE, MAX_ANGLE + 1)) if self.rotate else 0
+        top, left = (int(rng.integers(0, max(0, side - self.crop_size) + 1)) for side in size)
+        flip = self.flip and rng.random() < 0.5
+
+        if size != image.shape[:2]:
+            needed = size if degrees else (min(size[0], top + self.crop_size), min(size[1], left + self.crop_size))
+            image = resize_image(image, size, needed)
+            # INTER_NEAREST takes the pixel above and left of the place and so shifts masks by half a pixel.
+            masks = [cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT) for mask in masks]
+        if degrees:
+            image, masks = _rotate(image, masks, degrees)
+        image = self._crop(image, top, left, MEAN_COLOUR, flip)
+        masks = [self._crop(mask, top, left, IGNORE, flip) for mask in masks]
         if self.blur:
             sigma = rng.random() * MAX_BLUR_SIGMA
             kernel = int(3.3 * sigma) | 1
-            image = cv2.GaussianBlur(np.ascontiguousarray(image), (kernel, kernel), sigma or 1e-6)
-        return np.ascontiguousarray(image), [np.ascontiguousarray(mask) for mask in masks]
+            image = cv2.GaussianBlur(image, (kernel, kernel), sigma or 1e-6)
+        return image, masks
 
-    def _scale(self, image, masks, rng):
+    def _scaled_size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
         low, high = (int(self.base_size * scale) for scale in self.scales)
-        long_side = int(rng.integers(low, high + 1))
-        height, width = image.shape[:2]
-        ratio = long_side / max(height, width)
-        size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
-        # INTER_NEAREST takes the pixel above and left of the place and so shifts masks by half a pixel.
-        return image, [cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT) for mask in masks]
+        ratio = int(rng.integers(low, high + 1)) / max(size)
+        return max(1, round(size[0] * ratio)), max(1, round(size[1] * ratio))
 
-    def _crop(self, image, masks, rng):
-        crop = self.crop_size
-        bottom, right = (max(0, crop - side) for side in image.shape[:2])
-        if bottom or right:
-            image = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=MEAN_COLOUR)
-            masks = [cv2.copyMakeBorder(mask, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=IGNORE) for mask in masks]
-        top = int(rng.integers(0, image.shape[0] - crop + 1))
-        left = int(rng.integers(0, image.shape[1] - crop + 1))
-        window = slice(top, top + crop), slice(left, left + crop)
-        return image[window], [mask[window] for mask in masks]
+    def _crop(self, pixels: np.ndarray, top: int, left: int, padding: tuple[int, ...] | int, flip: bool) -> np.ndarray:
+        """The crop at ``top``, ``left``, padded at the bottom and the right; contiguous."""
+        pixels = pixels[top : top + self.crop_size, left : left + self.crop_size]
+        bottom, right = (self.crop_size - side for side in pixels.shape[:2])
+        pixels = cv2.copyMakeBorder(pixels, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=padding)
+        return cv2.flip(pixels, 1) if flip else pixels
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int], needed: tuple[int, int]) -> np.ndarray:
+    """Scale an image to ``size`` by bicubic interpolation, but compute its upper left part only.
+
+    Parameters
+    ----------
+    image
+        uint8 (H, W, 3).
+    size
+        Height and width of the whole scaled image.
+    needed
+        Height and width of its part that is needed.
+
+    Returns
+    -------
+    np.ndarray
+        At least the part that is needed, the pixels as in the whole scaled image. OpenCV rounds about one in a million
+        of them to the next grey level.
+    """
+    height, width = image.shape[:2]
+    down, right = size[0] / height, size[1] / width
+    # Two pixels of the filter's margin; 32 more columns, as OpenCV rounds otherwise at the end of a row.
+    rows = min(height, ceil(needed[0] / down) + 3)
+    columns = min(width, ceil((needed[1] + 32) / right) + 3)
+    # A scale that is no ratio of whole sizes is slower, and a part that keeps its size would be copied.
+    if 2 * rows * columns > height * width or (round(rows * down), round(columns * right)) == (rows, columns):
+        return cv2.resize(image, size[::-1], interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(image[:rows, :columns], None, fx=right, fy=down, interpolation=cv2.INTER_CUBIC)
 
 
 def _rotate(image: np.ndarray, masks: list[np.ndarray], degrees: int) -> tuple[np.ndarray, list[np.ndarray]]:
