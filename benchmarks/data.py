@@ -2,12 +2,13 @@
 
     python -m benchmarks.data                         # PASCAL VOC and Cityscapes size, on images that it makes
     python -m benchmarks.data --settings voc          # one of them
-    python -m benchmarks.data --device cuda           # the batched photometry's time on the GPU as well
+    python -m benchmarks.data --device cuda           # the photometry on a GPU
 
 One thread does all the work and its processor time is counted, both ways in turns. "worker" is what a data-loading
 process does for an image, from the files to its place in the batch. In the original's way that is everything. Here the
 photometry (strong view, colour jitter, normalisation) is done for a batch on the training device: with a GPU the
-processor's part is "worker" alone, without one "worker + photometry".
+processor's part is "worker" alone, without one "worker + photometry". "city, uncompressed" reads the files as
+`python3 -m dataloaders.prepare cityscapes --uncompressed` stores them; the original's way reads the published ones.
 """
 
 from __future__ import annotations
@@ -34,18 +35,29 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dataloaders.description import Sample  # noqa: E402
 from dataloaders.geometry import LABELLED_SCALES, MEAN_COLOUR, UNLABELLED_SCALES, Geometry  # noqa: E402
-from dataloaders.photometry import BLUR_KERNEL, JITTER, MEAN, P_BLUR, P_GRAYSCALE, P_JITTER, STD  # noqa: E402
-from dataloaders.photometry import apply_photometry, normalise, to_unit  # noqa: E402
+from dataloaders.photometry import (  # noqa: E402
+    BLUR_KERNEL,
+    JITTER,
+    MEAN,
+    P_BLUR,
+    P_GRAYSCALE,
+    P_JITTER,
+    STD,
+    apply_photometry,
+    normalise,
+    to_unit,
+)
+from dataloaders.prepare.pictures import uncompressed_png  # noqa: E402
 from dataloaders.streams import LabelledStream, UnlabelledStream  # noqa: E402
 from utils.palette import save_mask, voc_palette  # noqa: E402
 
 N_CLASSES, N_SUBCLASSES = 19, 170
-BARS = {("voc", "labelled"): 3, ("voc", "unlabelled"): 4, ("city", "labelled"): 6, ("city", "unlabelled"): 6}
+STREAMS = ("labelled", "unlabelled")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A published run's files and streams."""
+    """A published run's files and streams; ``bars`` are the ratios that are wanted, labelled and unlabelled."""
 
     name: str
     size: tuple[int, int]
@@ -54,12 +66,12 @@ class Setting:
     batch_size: int
     jitter: bool
     n_images: int
-    images_per_turn: int
+    bars: tuple[int, int]
 
 
 SETTINGS = {
-    "voc": Setting("voc", (375, 500), 400, 320, 8, jitter=False, n_images=32, images_per_turn=32),
-    "city": Setting("city", (1024, 2048), 2048, 720, 4, jitter=True, n_images=4, images_per_turn=4),
+    "voc": Setting("voc", (375, 500), 400, 320, 8, jitter=False, n_images=32, bars=(3, 4)),
+    "city": Setting("city", (1024, 2048), 2048, 720, 4, jitter=True, n_images=4, bars=(6, 6)),
 }
 
 
@@ -103,6 +115,15 @@ def make_files(folder: Path, setting: Setting) -> tuple[Sample, ...]:
         save_mask(folder / "subclasses" / label.name, subclasses, voc_palette())
         samples.append(Sample(str(number), path, label))
     return tuple(samples)
+
+
+def uncompress(samples: tuple[Sample, ...], folder: Path) -> tuple[Sample, ...]:
+    """Images and masks stored without compression in ``folder``."""
+    folder.mkdir()
+    for sample in samples:
+        for path in (sample.image, sample.label):
+            (folder / path.name).write_bytes(uncompressed_png(path))
+    return tuple(Sample(sample.id, folder / sample.image.name, folder / sample.label.name) for sample in samples)
 
 
 # --- the original's way ----------------------------------------------------------------------------------
@@ -193,13 +214,12 @@ def photometry(batch: dict, device: torch.device) -> None:
 # --- measurement -----------------------------------------------------------------------------------------
 
 
-def processor_ms(work: Callable[[], object]) -> float:
-    start = time.process_time()
-    work()
-    return 1e3 * (time.process_time() - start)
-
-
-def device_ms(work: Callable[[], object]) -> float:
+def milliseconds(work: Callable[[], object], device: torch.device) -> float:
+    """Processor time of ``work``; on a GPU the time until it is done."""
+    if device.type != "cuda":
+        start = time.process_time()
+        work()
+        return 1e3 * (time.process_time() - start)
     torch.cuda.synchronize()
     start = time.perf_counter()
     work()
@@ -207,59 +227,66 @@ def device_ms(work: Callable[[], object]) -> float:
     return 1e3 * (time.perf_counter() - start)
 
 
-def measure(setting: Setting, stream: str, samples: tuple[Sample, ...], subclass_dir: Path, turns: int,
-            device: torch.device) -> dict:  # fmt: skip
-    """Milliseconds per image of both ways, medians over ``turns`` turns of the two."""
+def measure(
+    name: str,
+    setting: Setting,
+    stream: str,
+    samples: tuple[Sample, ...],
+    our_samples: tuple[Sample, ...],
+    subclass_dir: Path,
+    turns: int,
+    device: torch.device,
+) -> dict:
+    """Milliseconds per image of both ways, means over ``turns`` turns of the two."""
     scales = LABELLED_SCALES if stream == "labelled" else UNLABELLED_SCALES
     original = getattr(OriginalStream(samples, setting, scales, subclass_dir), stream)
-    ours = our_stream(samples, setting, stream, subclass_dir)
+    ours = our_stream(our_samples, setting, stream, subclass_dir)
+    n = setting.n_images
     draws = count()
 
     def batches(item: Callable[[tuple[int, int]], dict]) -> list[dict]:
-        keys = [(number % len(samples), next(draws)) for number in range(setting.images_per_turn)]
         size = setting.batch_size
-        return [default_collate([item(key) for key in keys[at : at + size]]) for at in range(0, len(keys), size)]
+        return [
+            default_collate([item((number, next(draws))) for number in range(at, at + size)])
+            for at in range(0, n, size)
+        ]
 
-    times: dict[str, list[float]] = {"original": [], "worker": [], "photometry": []}
-    for turn in range(turns + 1):  # the first one warms up
+    cpu = torch.device("cpu")
+    times = {"original": 0.0, "worker": 0.0, "photometry": 0.0}
+    for turn in range(turns + 1):
+        if turn == 1:  # the first one warmed up
+            times = dict.fromkeys(times, 0.0)
         made: list[dict] = []
-        turn_times = {
-            "original": processor_ms(lambda: batches(original)),
-            "worker": processor_ms(lambda: made.extend(batches(ours.__getitem__))),
-            "photometry": (device_ms if device.type == "cuda" else processor_ms)(
-                lambda: [photometry(batch, device) for batch in made]
-            ),
-        }
-        if turn:
-            for way, milliseconds in turn_times.items():
-                times[way].append(milliseconds / setting.images_per_turn)
-    row: dict = {"setting": setting.name, "stream": stream}
-    row |= {f"{way}_ms": float(np.median(values)) for way, values in times.items()}
-    row["images_per_s_original"], row["images_per_s"] = 1e3 / row["original_ms"], 1e3 / row["worker_ms"]
-    row["ratio"] = row["original_ms"] / row["worker_ms"]
+        times["original"] += milliseconds(lambda: batches(original), cpu)
+        times["worker"] += milliseconds(lambda made=made: made.extend(batches(ours.__getitem__)), cpu)
+        times["photometry"] += milliseconds(lambda made=made: [photometry(batch, device) for batch in made], device)
+    per_image = {way: total / turns / n for way, total in times.items()}
+    row: dict = {"setting": name, "stream": stream}
+    row |= {f"{way}_ms": value for way, value in per_image.items()}
+    row["images_per_s_original"], row["images_per_s"] = 1e3 / per_image["original"], 1e3 / per_image["worker"]
+    row["ratio"] = per_image["original"] / per_image["worker"]
     if device.type != "cuda":
-        row["ratio_with_photometry"] = row["original_ms"] / (row["worker_ms"] + row["photometry_ms"])
-    row["bar"] = BARS[setting.name, stream]
+        row["ratio_with_photometry"] = per_image["original"] / (per_image["worker"] + per_image["photometry"])
+    row["bar"] = setting.bars[STREAMS.index(stream)]
     return {key: round(value, 2) if isinstance(value, float) else value for key, value in row.items()}
 
 
 def print_table(rows: list[dict], device: torch.device) -> None:
-    """The rows with columns that say what was counted."""
+    """A column per stream; the lines say what was counted."""
     names = {
-        "setting": "setting",
-        "stream": "stream",
+        "setting": "",
+        "stream": "",
         "original_ms": "original: worker, ms",
         "worker_ms": "ours: worker, ms",
         "photometry_ms": f"ours: photometry on {device.type}, ms",
-        "images_per_s_original": "original, images/s",
-        "images_per_s": "ours, images/s",
+        "images_per_s_original": "original: images/s and core",
+        "images_per_s": "ours: images/s and core, worker",
         "ratio": "ratio, worker",
         "ratio_with_photometry": "ratio, worker + photometry",
         "bar": "bar, worker",
     }
-    keys = [key for key in names if key in rows[0]]
-    for key in keys:
-        print(f"{names[key]:36}" + "".join(f"{row[key]!s:>12}" for row in rows))
+    for key in (key for key in names if key in rows[0]):
+        print(f"{names[key]:32}" + "".join(f"{row[key]!s:>20}" for row in rows))
 
 
 def main() -> None:
@@ -275,11 +302,18 @@ def main() -> None:
     rows, files = [], {}
     for name in arguments.settings:
         setting = SETTINGS[name]
-        with tempfile.TemporaryDirectory() as folder:
-            samples = make_files(Path(folder), setting)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            samples = make_files(folder, setting)
             files[name] = round(np.mean([sample.image.stat().st_size for sample in samples]) / 1e3)
-            for stream in ("labelled", "unlabelled"):
-                rows.append(measure(setting, stream, samples, Path(folder) / "subclasses", arguments.turns, device))
+            variants = {name: samples}
+            if name == "city":
+                variants["city, uncompressed"] = uncompress(samples, folder / "uncompressed")
+            for variant, our_samples in variants.items():
+                for stream in STREAMS:
+                    subclass_dir = folder / "subclasses"
+                    row = measure(variant, setting, stream, samples, our_samples, subclass_dir, arguments.turns, device)
+                    rows.append(row)
     print_table(rows, device)
     print(json.dumps({"torch": torch.__version__, "opencv": cv2.__version__, "image_kb": files, "rows": rows}))
 
