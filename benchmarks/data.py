@@ -29,24 +29,13 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch.utils.data import default_collate
-from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.original_streams import OriginalStream  # noqa: E402
 from dataloaders.description import Sample  # noqa: E402
-from dataloaders.geometry import LABELLED_SCALES, MEAN_COLOUR, UNLABELLED_SCALES, Geometry  # noqa: E402
-from dataloaders.photometry import (  # noqa: E402
-    BLUR_KERNEL,
-    JITTER,
-    MEAN,
-    P_BLUR,
-    P_GRAYSCALE,
-    P_JITTER,
-    STD,
-    apply_photometry,
-    normalise,
-    to_unit,
-)
+from dataloaders.geometry import LABELLED_SCALES, UNLABELLED_SCALES, Geometry  # noqa: E402
+from dataloaders.photometry import apply_photometry, normalise, to_unit  # noqa: E402
 from dataloaders.prepare.pictures import uncompressed_png  # noqa: E402
 from dataloaders.streams import LabelledStream, UnlabelledStream  # noqa: E402
 from utils.palette import save_mask, voc_palette  # noqa: E402
@@ -126,60 +115,6 @@ def uncompress(samples: tuple[Sample, ...], folder: Path) -> tuple[Sample, ...]:
     return tuple(Sample(sample.id, folder / sample.image.name, folder / sample.label.name) for sample in samples)
 
 
-# --- the original's way ----------------------------------------------------------------------------------
-
-
-class OriginalStream:
-    """Everything in the worker: the whole image in float32, resized whole, cropped, PIL's colour jitter, normalised."""
-
-    def __init__(self, samples: tuple[Sample, ...], setting: Setting, scales: tuple[float, float], subclass_dir: Path):
-        self.samples, self.setting, self.scales, self.subclass_dir = samples, setting, scales, subclass_dir
-        brightness, contrast, saturation, hue = JITTER
-        self.jitter = transforms.ColorJitter(brightness, contrast, saturation, hue)
-        self.grayscale = transforms.Grayscale(3)
-        self.to_network = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
-
-    def _crop(self, sample: Sample, mask_files: list[Path], rng: np.random.Generator):
-        image = np.asarray(Image.open(sample.image).convert("RGB"), dtype=np.float32)
-        masks = [np.asarray(Image.open(path), dtype=np.int32) for path in mask_files]
-        low, high = (int(self.setting.base_size * scale) for scale in self.scales)
-        ratio = int(rng.integers(low, high + 1)) / max(image.shape[:2])
-        size = round(image.shape[1] * ratio), round(image.shape[0] * ratio)
-        image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
-        masks = [cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST) for mask in masks]
-        crop = self.setting.crop_size
-        bottom, right = (max(0, crop - side) for side in image.shape[:2])
-        if bottom or right:
-            image = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=MEAN_COLOUR)
-            masks = [cv2.copyMakeBorder(mask, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=255) for mask in masks]
-        top, left = (int(rng.integers(side - crop + 1)) for side in image.shape[:2])
-        window = slice(top, top + crop), slice(left, left + crop)
-        image, masks = image[window], [mask[window] for mask in masks]
-        if rng.random() < 0.5:
-            image, masks = np.fliplr(image), [np.fliplr(mask) for mask in masks]
-        image = Image.fromarray(np.uint8(image.clip(0, 255)))
-        return image, [torch.from_numpy(mask.copy()).long() for mask in masks]
-
-    def labelled(self, key: tuple[int, int]) -> dict:
-        sample, rng = self.samples[key[0]], np.random.default_rng(key[1])
-        image, (target, subclass) = self._crop(sample, [sample.label, self.subclass_dir / sample.label.name], rng)
-        if self.setting.jitter:
-            image = self.jitter(image)
-        return {"image": self.to_network(image), "target": target, "subclass": subclass}
-
-    def unlabelled(self, key: tuple[int, int]) -> dict:
-        sample, rng = self.samples[key[0]], np.random.default_rng(key[1])
-        weak, (target,) = self._crop(sample, [sample.label], rng)
-        strong = weak
-        if rng.random() < P_BLUR:
-            strong = Image.fromarray(cv2.GaussianBlur(np.asarray(strong), (BLUR_KERNEL, BLUR_KERNEL), 0))
-        if rng.random() < P_JITTER:
-            strong = self.jitter(strong)
-        if rng.random() < P_GRAYSCALE:
-            strong = self.grayscale(strong)
-        return {"weak": self.to_network(weak), "strong": self.to_network(strong), "target": target}
-
-
 # --- this code's way -------------------------------------------------------------------------------------
 
 
@@ -239,7 +174,15 @@ def measure(
 ) -> dict:
     """Milliseconds per image of both ways, means over ``turns`` turns of the two."""
     scales = LABELLED_SCALES if stream == "labelled" else UNLABELLED_SCALES
-    original = getattr(OriginalStream(samples, setting, scales, subclass_dir), stream)
+    originals = OriginalStream(
+        samples,
+        base_size=setting.base_size,
+        crop_size=setting.crop_size,
+        scales=scales,
+        jitter=setting.jitter,
+        subclass_dir=subclass_dir,
+    )
+    original = getattr(originals, stream)
     ours = our_stream(our_samples, setting, stream, subclass_dir)
     n = setting.n_images
     draws = count()
