@@ -126,8 +126,10 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int], window: tuple[slice, sl
     if size == mask.shape:
         return mask[window]
     # INTER_NEAREST takes the pixel above and left of the place and so shifts masks by half a pixel.
-    rows = cv2.resize(np.arange(mask.shape[0])[:, None], (1, size[0]), interpolation=cv2.INTER_NEAREST_EXACT)[:, 0]
-    columns = cv2.resize(np.arange(mask.shape[1])[None], (size[1], 1), interpolation=cv2.INTER_NEAREST_EXACT)[0]
+    rows, columns = (
+        cv2.resize(np.arange(old, dtype=np.int32), (1, new), interpolation=cv2.INTER_NEAREST_EXACT)[:, 0]
+        for old, new in zip(mask.shape, size, strict=True)
+    )
     return mask.take(rows[window[0]], axis=0).take(columns[window[1]], axis=1)
 
 
