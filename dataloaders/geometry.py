@@ -1,6 +1,7 @@
 """Random scale, pad, crop, flip of an image together with its masks (docs/method.md section 3)."""
 
 from dataclasses import dataclass
+from math import ceil
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ LABELLED_SCALES = (0.5, 2.0)
 UNLABELLED_SCALES = (0.8, 2.0)
 MAX_ANGLE = 10
 MAX_BLUR_SIGMA = 1.5
+WHOLE = slice(None), slice(None)
 
 
 @dataclass(frozen=True)
@@ -55,39 +57,80 @@ class Geometry:
         image, masks
             (crop_size, crop_size, 3) and (crop_size, crop_size).
         """
-        if self.scales is not None:
-            image, masks = self._scale(image, masks, rng)
-        if self.rotate:
-            image, masks = _rotate(image, masks, int(rng.integers(-MAX_ANGLE, MAX_ANGLE + 1)))
-        image, masks = self._crop(image, masks, rng)
-        if self.flip and rng.random() < 0.5:
-            image, masks = image[:, ::-1], [mask[:, ::-1] for mask in masks]
+        size = self._scaled_size(image.shape[:2], rng) if self.scales is not None else image.shape[:2]
+        degrees = int(rng.integers(-MAX_ANGLE, MAX_ANGLE + 1)) if self.rotate else 0
+        top, left = (int(rng.integers(0, max(0, side - self.crop_size) + 1)) for side in size)
+        flip = self.flip and rng.random() < 0.5
+
+        window = tuple(slice(at, at + self.crop_size) for at in (top, left))
+        if degrees:
+            image, masks = resize_image(image, size), [resize_mask(mask, size) for mask in masks]
+            image, masks = _rotate(image, masks, degrees)
+            image, masks = image[window], [mask[window] for mask in masks]
+        else:
+            image, masks = resize_image(image, size, window), [resize_mask(mask, size, window) for mask in masks]
+        image = self._pad_and_flip(image, MEAN_COLOUR, flip)
+        masks = [self._pad_and_flip(mask, IGNORE, flip) for mask in masks]
         if self.blur:
             sigma = rng.random() * MAX_BLUR_SIGMA
             kernel = int(3.3 * sigma) | 1
-            image = cv2.GaussianBlur(np.ascontiguousarray(image), (kernel, kernel), sigma or 1e-6)
-        return np.ascontiguousarray(image), [np.ascontiguousarray(mask) for mask in masks]
+            image = cv2.GaussianBlur(image, (kernel, kernel), sigma or 1e-6)
+        return image, masks
 
-    def _scale(self, image, masks, rng):
+    def _scaled_size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
         low, high = (int(self.base_size * scale) for scale in self.scales)
-        long_side = int(rng.integers(low, high + 1))
-        height, width = image.shape[:2]
-        ratio = long_side / max(height, width)
-        size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
-        # INTER_NEAREST takes the pixel above and left of the place and so shifts masks by half a pixel.
-        return image, [cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT) for mask in masks]
+        ratio = int(rng.integers(low, high + 1)) / max(size)
+        return max(1, round(size[0] * ratio)), max(1, round(size[1] * ratio))
 
-    def _crop(self, image, masks, rng):
-        crop = self.crop_size
-        bottom, right = (max(0, crop - side) for side in image.shape[:2])
-        if bottom or right:
-            image = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=MEAN_COLOUR)
-            masks = [cv2.copyMakeBorder(mask, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=IGNORE) for mask in masks]
-        top = int(rng.integers(0, image.shape[0] - crop + 1))
-        left = int(rng.integers(0, image.shape[1] - crop + 1))
-        window = slice(top, top + crop), slice(left, left + crop)
-        return image[window], [mask[window] for mask in masks]
+    def _pad_and_flip(self, pixels: np.ndarray, padding: tuple[int, ...] | int, flip: bool) -> np.ndarray:
+        bottom, right = (self.crop_size - side for side in pixels.shape[:2])
+        pixels = cv2.copyMakeBorder(pixels, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=padding)
+        return cv2.flip(pixels, 1) if flip else pixels
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int], window: tuple[slice, slice] = WHOLE) -> np.ndarray:
+    """Scale an image by bicubic interpolation, but not what lies below and to the right of a window in the result.
+
+    Parameters
+    ----------
+    image
+        uint8 (H, W, 3).
+    size
+        Height and width of the whole scaled image.
+    window
+        Its rows and columns that are wanted.
+
+    Returns
+    -------
+    np.ndarray
+        The window, as ``cv2.resize`` of the whole image has it, but for about one value in a million, which it rounds
+        to the next grey level.
+    """
+    height, width = image.shape[:2]
+    if size == (height, width):
+        return image[window]
+    bottom, right = (part.indices(side)[1] for part, side in zip(window, size, strict=True))
+    scale_y, scale_x = size[0] / height, size[1] / width
+    # The filter reaches two pixels further; 32 more columns, as OpenCV rounds otherwise at the end of a row.
+    rows = min(height, ceil(bottom / scale_y) + 3)
+    columns = min(width, ceil((right + 32) / scale_x) + 3)
+    # OpenCV is slower at scales that are no ratio of whole sizes, and copies a part that would keep its size.
+    if 2 * rows * columns > height * width or (round(rows * scale_y), round(columns * scale_x)) == (rows, columns):
+        return cv2.resize(image, size[::-1], interpolation=cv2.INTER_CUBIC)[window]
+    part = image[:rows, :columns]
+    return cv2.resize(part, None, fx=scale_x, fy=scale_y, interpolation=cv2.INTER_CUBIC)[window]
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, int], window: tuple[slice, slice] = WHOLE) -> np.ndarray:
+    """Scale a mask (H, W) by nearest neighbour, but compute a window of the result only, as in ``resize_image``."""
+    if size == mask.shape:
+        return mask[window]
+    # INTER_NEAREST takes the pixel above and left of the place and so shifts masks by half a pixel.
+    rows, columns = (
+        cv2.resize(np.arange(old, dtype=np.int32), (1, new), interpolation=cv2.INTER_NEAREST_EXACT)[:, 0]
+        for old, new in zip(mask.shape, size, strict=True)
+    )
+    return mask.take(rows[window[0]], axis=0).take(columns[window[1]], axis=1)
 
 
 def _rotate(image: np.ndarray, masks: list[np.ndarray], degrees: int) -> tuple[np.ndarray, list[np.ndarray]]:

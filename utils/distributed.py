@@ -112,28 +112,22 @@ def _supervise(args: tuple, processes: int) -> None:
     if not any(exit_codes):
         return
     # The others fail because the first has: one that was killed, or else the one whose report is the oldest.
-    reports = [Path(file) for file in context.error_files if os.path.exists(file)]
-    killed = next(
-        (
-            number
-            for number, (code, file) in enumerate(zip(exit_codes, context.error_files, strict=True))
-            if code is not None and code < 0 and not os.path.exists(file)
-        ),
-        None,
-    )
-    if stop.asked and (killed is not None or not reports):
+    reports = {number: Path(file) for number, file in enumerate(context.error_files) if os.path.exists(file)}
+    killed = [
+        number for number, code in enumerate(exit_codes) if code is not None and code < 0 and number not in reports
+    ]
+    if stop.asked and (killed or not reports):
         raise KeyboardInterrupt  # outside of training there is nothing to put down
-    if killed is not None:
-        name = signal.Signals(-exit_codes[killed]).name
+    if killed:
+        name = signal.Signals(-exit_codes[killed[0]]).name
         raise UsageError(
-            f"process {killed} of {processes} ended with {name}{' (out of memory?)' if name == 'SIGKILL' else ''}; the "
-            "others were ended too. The same command with --resume auto goes on from the last checkpoint."
+            f"process {killed[0]} of {processes} ended with {name}{' (out of memory?)' if name == 'SIGKILL' else ''}; "
+            "the others were ended too. The same command with --resume auto goes on from the last checkpoint."
         )
-    first = min(reports, key=lambda file: file.stat().st_mtime_ns)
-    text = pickle.loads(first.read_bytes())  # written by this very process's children
+    number = min(reports, key=lambda number: reports[number].stat().st_mtime_ns)
+    text = pickle.loads(reports[number].read_bytes())  # written by this very process's children
     if "UsageError: " in text:
         raise UsageError(text)
-    number = context.error_files.index(str(first))
     raise mp.ProcessRaisedException(f"\n\n-- process {number} failed:\n{text}", number, started[number].pid)
 
 

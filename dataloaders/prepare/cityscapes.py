@@ -19,6 +19,7 @@ from dataloaders.prepare.pictures import (
     mask_png,
     picture_size,
     read_ids,
+    uncompressed_png,
 )
 from dataloaders.prepare.report import Outcome, Report
 from utils.errors import UsageError
@@ -58,9 +59,12 @@ class _Job:
     label_ids: Path | None
     target: Path
     check: bool
+    uncompressed: bool
 
 
-def prepare_cityscapes(root: Path, sources: Sequence[Path] = (), *, check: bool = False, workers: int = 1) -> Report:
+def prepare_cityscapes(
+    root: Path, sources: Sequence[Path] = (), *, check: bool = False, uncompressed: bool = False, workers: int = 1
+) -> Report:
     """Lay out Cityscapes below ``root`` (method.md, section 2).
 
     The training images go to ``images/train`` and ``segmentation/train``, the validation images stay in (or
@@ -75,6 +79,8 @@ def prepare_cityscapes(root: Path, sources: Sequence[Path] = (), *, check: bool 
         Folders that hold the archives or the extracted trees, beside ``root`` itself.
     check
         Change nothing; read every file.
+    uncompressed
+        Store the training images and masks anew, without compression: 25 GB more, read several times faster.
     workers
         Number of processes.
 
@@ -102,7 +108,7 @@ def prepare_cityscapes(root: Path, sources: Sequence[Path] = (), *, check: bool 
         sweep(*(root / name for name in ("images", "segmentation", "leftImg8bit", "gtFine")))
         for archive in archives:
             unpack(archive, lambda name: _place(root, name))
-        jobs = _jobs(root, folders, check=False)
+        jobs = _jobs(root, folders, check=False, uncompressed=uncompressed)
         report.add(for_each(_work, jobs, workers=workers, label="images and masks"))
     return report
 
@@ -128,7 +134,7 @@ def _missing_folders(root: Path) -> list[Path]:
     return [root / name for name in wanted if not (root / name).is_dir()]
 
 
-def _jobs(root: Path, folders: Sequence[Path], *, check: bool) -> list[_Job]:
+def _jobs(root: Path, folders: Sequence[Path], *, check: bool, uncompressed: bool = False) -> list[_Job]:
     """The work on every image of the two splits, wherever it was found."""
     jobs = []
     for split in EXPECTED:
@@ -150,6 +156,7 @@ def _jobs(root: Path, folders: Sequence[Path], *, check: bool) -> list[_Job]:
                     label_ids=label_ids.get(stem),
                     target=mask_folder / f"{stem}{_TRAIN}",
                     check=check,
+                    uncompressed=uncompressed and split == "train",
                 )
             )
     return jobs
@@ -184,7 +191,21 @@ def _work(job: _Job) -> Outcome:
             outcome.problems.append(f"{job.target}: {error}")
     if ids is not None:
         outcome.pixels = np.bincount(ids.ravel(), minlength=256)
+        if job.uncompressed:
+            _uncompress(job, outcome)
     return outcome
+
+
+def _uncompress(job: _Job, outcome: Outcome) -> None:
+    for path, kind in ((job.image_target, "images"), (job.target, "masks")):
+        try:
+            plain = uncompressed_png(path)
+        except BadFile as error:
+            outcome.problems.append(f"{path}: {error}")
+            continue
+        if plain is not None:
+            write_whole(path, plain)
+            outcome.actions.append(f"{kind} uncompressed")
 
 
 def _image(job: _Job, outcome: Outcome) -> tuple[int, int]:

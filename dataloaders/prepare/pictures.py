@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -96,6 +97,28 @@ def mask_png(ids: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(ids).save(file, format="PNG")
     return file.getvalue()
+
+
+def uncompressed_png(path: Path) -> bytes | None:
+    """The same pixels as a PNG without compression, which is read several times faster.
+
+    None if the file is one already, or is of another kind than RGB, single channel and palette PNG. A palette is
+    left out: its indices are the values.
+
+    Raises
+    ------
+    BadFile
+        As in ``check_picture``.
+    """
+    with _opened(path) as image:
+        size = image.width * image.height * len(image.getbands())
+        if image.format != "PNG" or image.mode not in ("RGB", *_MASK_MODES) or path.stat().st_size > size:
+            return None
+        pixels = np.asarray(image)
+    if pixels.ndim == 3:
+        pixels = pixels[..., ::-1]  # OpenCV's order
+    plain = [cv2.IMWRITE_PNG_COMPRESSION, 0, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
+    return cv2.imencode(".png", pixels, plain)[1].tobytes()
 
 
 @contextmanager

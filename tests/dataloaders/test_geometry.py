@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -203,3 +204,34 @@ def test_unlabelled_images_go_without_masks_through_the_same_geometry():
     alone, none = scaled(image, [], np.random.default_rng(1))
     assert none == []
     assert np.array_equal(alone, scaled(image, masks, np.random.default_rng(1))[0])
+
+
+@pytest.mark.parametrize("crop_size", [20, 90, 200])
+@pytest.mark.parametrize("scales", [LABELLED_SCALES, UNLABELLED_SCALES, (0.98, 1.02)])
+def test_crop_of_a_scaled_image_is_the_same_as_scaling_all_of_it_and_cropping_then(crop_size, scales):
+    rng = np.random.default_rng(crop_size)
+    different = pixels = 0
+    for seed in range(60):
+        height, width = (int(side) for side in rng.integers(1, 260, 2))
+        image = rng.integers(0, 256, (height, width, 3), np.uint8)
+        mask = rng.integers(0, 20, (height, width)).astype(np.int16)
+        base_size = max(height, width)
+        fast = geometry(base_size=base_size, crop_size=crop_size, scales=scales, flip=True)
+        result, (result_mask,) = fast(image, [mask], np.random.default_rng(seed))
+
+        draws = np.random.default_rng(seed)
+        long_side = int(draws.integers(int(base_size * scales[0]), int(base_size * scales[1]) + 1))
+        size = [max(1, round(side * (long_side / base_size))) for side in (width, height)]
+        image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
+        mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
+        padding = 0, max(0, crop_size - size[1]), 0, max(0, crop_size - size[0])
+        image = cv2.copyMakeBorder(image, *padding, cv2.BORDER_CONSTANT, value=MEAN_COLOUR)
+        mask = cv2.copyMakeBorder(mask, *padding, cv2.BORDER_CONSTANT, value=IGNORE)
+        top, left = (int(draws.integers(0, side - crop_size + 1)) for side in mask.shape)
+        columns = slice(None, None, -1 if draws.random() < 0.5 else 1)
+        window = slice(top, top + crop_size), slice(left, left + crop_size)
+        assert np.array_equal(result_mask, mask[window][:, columns])
+        difference = np.abs(result.astype(int) - image[window][:, columns])
+        assert difference.max() <= 1
+        different, pixels = different + (difference > 0).sum(), pixels + difference.size
+    assert different < 1e-4 * pixels  # values that OpenCV rounds to the next grey level

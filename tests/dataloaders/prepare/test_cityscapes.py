@@ -186,3 +186,41 @@ def test_no_cityscapes_anywhere_is_one_message(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"Cityscapes is not in .*leftImg8bit_trainvaltest.zip"):
         prepare_cityscapes(tmp_path / "root")
     assert not (tmp_path / "root").exists()
+
+
+def test_uncompressed_training_files_have_the_same_pixels_and_leave_the_download_alone(
+    tree: CityscapesTree, tmp_path: Path
+) -> None:
+    before, root = snapshot(tree.folder), tmp_path / "root"
+    report = prepare_cityscapes(root, [tree.folder], uncompressed=True)
+    assert report.problems == []
+    assert report.actions["images uncompressed"] == report.actions["masks uncompressed"] == len(tree.train)
+    for stem in tree.train:
+        image = root / "images/train" / f"{stem}_leftImg8bit.png"
+        source = tree.folder / "leftImg8bit/train" / stem.partition("_")[0] / image.name
+        mask = root / "segmentation/train" / f"{stem}_gtFine_labelTrainIds.png"
+        np.testing.assert_array_equal(np.array(Image.open(image)), np.array(Image.open(source)))
+        np.testing.assert_array_equal(np.array(Image.open(mask)), tree.masks[stem])
+        for path in (image, mask):
+            assert path.stat().st_size > np.array(Image.open(path)).nbytes
+    assert snapshot(tree.folder) == before
+    assert len(list((root / "leftImg8bit/val").glob("*/*.png"))) == len(tree.val)
+
+
+def test_files_that_are_uncompressed_are_kept_by_any_later_run(tree: CityscapesTree, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    prepare_cityscapes(root, [tree.folder], uncompressed=True)
+    before = snapshot(root)
+    for uncompressed in (True, False):
+        report = prepare_cityscapes(root, [tree.folder], uncompressed=uncompressed)
+        assert report.actions == {"images kept": 5, "masks kept": 5}
+        assert snapshot(root) == before
+
+
+def test_damaged_picture_is_named_instead_of_stored_uncompressed(tree: CityscapesTree, tmp_path: Path) -> None:
+    stem = tree.train[0]
+    source = tree.folder / "leftImg8bit/train" / stem.partition("_")[0] / f"{stem}_leftImg8bit.png"
+    source.write_bytes(source.read_bytes()[:-40])
+    report = prepare_cityscapes(tmp_path / "root", [tree.folder], uncompressed=True)
+    assert len(report.problems) == 1
+    assert f"{stem}_leftImg8bit.png: unreadable" in report.problems[0]

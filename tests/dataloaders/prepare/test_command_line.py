@@ -301,3 +301,10 @@ def test_download_without_a_network_is_one_message(
     error = capsys.readouterr().err
     assert "error: http://nowhere.invalid/benchmark.tgz: cannot be downloaded" in error
     assert "Without a network here, download it elsewhere" in error
+
+
+def test_uncompressed_is_an_option_of_cityscapes(tmp_path: Path) -> None:
+    tree = cityscapes_tree(tmp_path / "city")
+    assert run("cityscapes", tmp_path / "root", "--source", tree.folder, "--uncompressed") == 0
+    image = next((tmp_path / "root/images/train").iterdir())
+    assert image.stat().st_size > np.array(Image.open(image)).nbytes
