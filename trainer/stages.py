@@ -20,6 +20,7 @@ from trainer.evaluation import (
     whole_image_loader,
 )  # fmt: skip
 from trainer.features import features_dir, save_features
+from trainer.plan import plan_run
 from trainer.record import Record
 from trainer.subclass_table import TABLE
 from trainer.summary import save_comparison
@@ -49,8 +50,9 @@ class Options:
 
 def run_stage(stage: str, config: Config, options: Options, device: torch.device) -> None:
     """Run one stage in this process."""
-    start_log(config.run_dir / "log.txt")
-    if is_main():
+    planning = stage == "plan"  # writes nothing
+    start_log(None if planning else config.run_dir / "log.txt")
+    if is_main() and not planning:
         make_ready(config)
     barrier()
     stages: dict[str, Callable[[Config, Options, torch.device], None]] = {
@@ -59,6 +61,7 @@ def run_stage(stage: str, config: Config, options: Options, device: torch.device
         "clustering": clustering,
         "test": test,
         "summary": summary,
+        "plan": plan,
     }
     stages[stage](config, options, device)
 
@@ -173,6 +176,11 @@ def summary(config: Config, options: Options, device: torch.device) -> None:
     for what, name in (("predictions", "preds/"), ("checkpoint", "best_model.pth"), ("log", "log.txt")):
         log.info(f"{what + ':':13}{config.baseline_dir / name}, {config.run_dir / name}")
     log.info(f"curves:      tensorboard --logdir {config.trainer.log_dir}")
+
+
+def plan(config: Config, options: Options, device: torch.device) -> None:
+    """What the run will do, before it does it."""
+    plan_run(config, open_data(config), device)
 
 
 def load_network(config: Config, data: SegmentationData, path: Path, device: torch.device) -> nn.Module:

@@ -1,12 +1,12 @@
 """Command line of the data preparation: ``python3 -m dataloaders.prepare voc|cityscapes``."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from dataloaders.prepare.cityscapes import prepare_cityscapes
+from dataloaders.prepare.parallel import cores
 from dataloaders.prepare.report import Report
 from dataloaders.prepare.voc import prepare_voc
 from utils.errors import UsageError
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--workers",
             type=_positive,
-            default=_cores(),
+            default=cores(),
             help="processes (default: %(default)s, the cores)",
         )
     voc.add_argument("--download", action="store_true", help="first fetch VOC 2012 and SBD into the root (3.4 GB)")
@@ -80,10 +80,6 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not a number of processes; at least 1")
     return number
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _stop(message: str, code: int) -> int:
