@@ -106,6 +106,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def init(options: argparse.Namespace) -> None:
+    """Make a data set and its configurations of the user's own images."""
     import torch
 
     from trainer.init_data import Request, init_data
@@ -120,7 +121,9 @@ def init(options: argparse.Namespace) -> None:
         labelled=options.labelled,
         force=options.force,
     )
-    init_data(request, torch.device(choose_device(options.device)))
+    here = choose_device("auto")
+    machine = here if options.device == "auto" else options.device
+    init_data(request, machine, torch.device(here if machine == "cuda" else "cpu"))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from dataloaders.own.masks import rgb
 from dataloaders.own.pairs import some
 from trainer.plan import plan_run
 from trainer.proposal import MACHINES, propose_settings
+from utils.config import BASELINE, USRN
 from utils.config_file import load_config
 from utils.errors import UsageError
 from utils.logger import log, start_log
@@ -46,34 +47,40 @@ class Request:
     force: bool = False
 
 
-def init_data(request: Request, device: torch.device) -> None:
-    """Write ``dataset/<name>`` and its configurations, below the working folder, and say what came out."""
+def init_data(request: Request, machine: str, device: torch.device) -> None:
+    """Write ``dataset/<name>`` and its configurations, below the working folder, and say what came out.
+
+    The settings are for the ``machine``, "cuda" or "cpu"; ``device`` is what there is here to try them on.
+    """
     start_log(None)
     root = Path("dataset") / request.name
     shared = Path("configs/base") / f"{request.name}.json"
-    runs = {kind: Path("configs") / f"{request.name}_{kind.lower()}.json" for kind in ("Baseline", "USRN")}
+    runs = {kind: Path("configs") / f"{request.name}_{kind.lower()}.json" for kind in (BASELINE, USRN)}
     _check_free(request, root, [shared, *runs.values()])
-    own = make_own_data(
-        root,
-        request.images,
-        request.masks,
-        class_file=request.classes,
-        ignore=request.ignore,
-        n_labelled=request.labelled,
-    )
-    description = own.description
-    settings = propose_settings(
-        own.sizes, len(description.labelled), len(description.unlabelled), MACHINES[device.type]
-    )
-    _write_config(shared, {"$schema": "../schema.json", "dataset": "custom", "data_dir": root.as_posix(), **settings})
-    for kind, path in runs.items():
-        keys = {"$schema": "./schema.json", "base": f"base/{shared.name}", "name": kind, "experim_name": path.stem}
-        _write_config(path, keys)
+    try:
+        own = make_own_data(
+            root,
+            request.images,
+            request.masks,
+            class_file=request.classes,
+            ignore=request.ignore,
+            n_labelled=request.labelled,
+        )
+        n_labelled, n_unlabelled = len(own.description.labelled), len(own.description.unlabelled)
+        settings = propose_settings(own.sizes, n_labelled, n_unlabelled, MACHINES[machine])
+        place = {"dataset": "custom", "data_dir": root.as_posix()}
+        _write_config(shared, {"$schema": "../schema.json", **place, **settings})
+        for kind, path in runs.items():
+            keys = {"base": f"base/{shared.name}", "name": kind, "experim_name": path.stem}
+            _write_config(path, {"$schema": "./schema.json", **keys})
+    except OSError as error:  # no permission, disk full
+        raise UsageError(f"{error.filename or root}: {error.strerror or error}.") from None
     _report(request, own)
     log.info(f"\nwritten: {root}/, {shared}, {', '.join(map(str, runs.values()))}")
-    log.info(f"settings for a machine {'with a GPU' if device.type == 'cuda' else 'without a GPU'} (--device)\n")
-    config = load_config(runs["USRN"])
-    plan_run(config, open_data(config), device)
+    without = "with" if machine == "cuda" else "without"
+    log.info(f"settings for a machine {without} a GPU; --device cuda or --device cpu asks for the one or the other\n")
+    config = load_config(runs[USRN])
+    plan_run(config, open_data(config), device, timed=machine == device.type)
     earlier = [path for path in (Path("saved") / run.stem for run in runs.values()) if path.exists()]
     if earlier:
         log.warning(

@@ -28,8 +28,8 @@ VALIDATED_IMAGES = 4
 SMALL_BATCH, SMALL_CROP = 2, 64  # of the step whose activations are counted
 
 
-def plan_run(config: Config, data: SegmentationData, device: torch.device) -> None:
-    """Print the plan of a run. Nothing is written but to a temporary folder."""
+def plan_run(config: Config, data: SegmentationData, device: torch.device, *, timed: bool = True) -> None:
+    """Print the plan of a run; without ``timed``, no time. Nothing is written but to a temporary folder."""
     schedule = Schedule.from_config(config)
     log.info(f"plan of {config.experim_name} ({config.name}) on {device.type}")
     _line(
@@ -51,8 +51,9 @@ def plan_run(config: Config, data: SegmentationData, device: torch.device) -> No
     _line("batch", f"{streams} crops of {config.train_supervised.crop_size} pixels" + _start(config, unsupervised_from))
 
     table = _subclasses(config, data)
-    of_class = ", ".join(f"{name} {count}" for name, count in zip(table.classes, table.counts, strict=True))
-    _line("subclasses", f"{table.n_subclasses} ({table.source}): {of_class}")
+    several = [f"{name} {count}" for name, count in zip(table.classes, table.counts, strict=True) if count > 1]
+    one = [f"1 for each of the other {table.counts.count(1)} classes"] if 1 in table.counts else []
+    _line("subclasses", f"{table.n_subclasses} ({table.source}): {', '.join(several + one)}")
     parameters = {name: _parameters(config, data, table, name) for name in (BASELINE, USRN)}
     _line("parameters", ", ".join(f"{name} {count / 1e6:.1f} M" for name, count in parameters.items()))
 
@@ -64,6 +65,8 @@ def plan_run(config: Config, data: SegmentationData, device: torch.device) -> No
             if available is not None and needed > available:
                 _line("time", f"not measured: the machine has {_size(available)} of free memory")
                 return
+        if not timed:
+            return
         try:
             _estimate_time(rehearsal, schedule, unsupervised_from, validations)
         except torch.cuda.OutOfMemoryError:

@@ -30,7 +30,7 @@ def workplace(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def unplanned(monkeypatch):
     """Without the plan at the end, which takes a second."""
-    monkeypatch.setattr("trainer.init_data.plan_run", lambda *_: None)
+    monkeypatch.setattr("trainer.init_data.plan_run", lambda *_, **__: None)
 
 
 def folders(n_images: int = 12, n_masks: int = 6, n_classes: int = 3, size=SIZE, mode: str = "RGB", **mask):
@@ -40,8 +40,8 @@ def folders(n_images: int = 12, n_masks: int = 6, n_classes: int = 3, size=SIZE,
         write_mask(Path("masks") / name, scene(number, n_classes, size), **mask)
 
 
-def init(*more, images="images", masks="masks", name="mine") -> int:
-    arguments = ["--init_data", images, "--masks", masks, "--name", name, "--device", "cpu", *more]
+def init(*more, images="images", masks="masks", name="mine", device="cpu") -> int:
+    arguments = ["--init_data", images, "--masks", masks, "--name", name, "--device", device, *more]
     return command_line.main([str(argument) for argument in arguments])
 
 
@@ -212,6 +212,19 @@ def test_settings_follow_from_the_images_and_the_machine(unplanned):
     assert config.train_supervised == config.train_unsupervised
     assert (config.train_supervised.base_size, config.train_supervised.crop_size) == (48, 32)
     assert baseline.model_copy(update={"name": "USRN", "experim_name": "mine_usrn"}) == config
+
+
+def test_settings_for_a_gpu_are_made_without_one(unplanned):
+    folders()
+    assert init(device="cuda") == 0
+    config = load_config("configs/mine_usrn.json")
+    assert (config.model.layers, config.pretrained) == (50, True)
+
+
+def test_place_that_cannot_be_written_is_named(unplanned, capsys):
+    folders()
+    Path("dataset").write_text("a file")
+    assert "dataset: " in refused(capsys)
 
 
 @pytest.mark.parametrize(
