@@ -123,17 +123,19 @@ def _report(request: Request, own: OwnData) -> None:
         f"split: {len(split.labelled)} labelled, {len(split.validation)} validation, "
         f"{len(own.description.unlabelled)} unlabelled images"
         + (f", of which {len(split.spare)} have masks that are left out (--labelled)" if split.spare else "")
+        + ("; validation is the folder of that name" if split.by_folder else "")
     )
 
     labelled = _sum(own, split.labelled)
     in_labelled, in_validation = _images_with(own, split.labelled), _images_with(own, split.validation)
     width = max(map(len, own.classes.names))
-    log.info(f"\nclass  {'name':{width}}  {'mask':>13}  labelled pixels  labelled  validation images")
+    heading = "colour" if own.by_colour else "value"
+    log.info(f"\nclass  {'name':{width}}  {heading:>11}  labelled pixels  labelled images  validation images")
     for index, (name, value) in enumerate(zip(own.classes.names, own.classes.values, strict=True)):
         shown = " ".join(map(str, rgb(value))) if own.by_colour else value
         share = 100 * labelled[index] / max(1, labelled.total())
-        images = f"{in_labelled[index]:8}  {in_validation[index]:17}"
-        log.info(f"{index:5}  {name:{width}}  {shown:>13}  {share:13.2f} %  {images}")
+        images = f"{in_labelled[index]:15}  {in_validation[index]:17}"
+        log.info(f"{index:5}  {name:{width}}  {shown:>11}  {share:13.2f} %  {images}")
     for what, counts in (("labelled", in_labelled), ("validation", in_validation)):
         missing = [name for index, name in enumerate(own.classes.names) if not counts[index]]
         if missing:

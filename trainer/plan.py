@@ -42,10 +42,11 @@ def plan_run(config: Config, data: SegmentationData, device: torch.device, *, ti
     validations *= config.trainer.val
     unsupervised_from = min(config.model.epoch_start_unsup, schedule.epochs) if config.name == USRN else schedule.epochs
     batch, unlabelled_batch = config.train_supervised.batch_size, config.train_unsupervised.batch_size
+    stop = f"; early stop after {schedule.early_stop:,} without a better one" * (schedule.early_stop < validations)
     _line(
         "schedule",
         f"{schedule.iterations:,} iterations: {schedule.epochs:,} epochs of {schedule.iterations_per_epoch}, "
-        f"{validations:,} validations; early stop after {schedule.early_stop:,} without a better one",
+        f"{validations:,} validations{stop}",
     )
     streams = f"{batch} labelled" + (f" + {unlabelled_batch} unlabelled" if config.name == USRN else "")
     _line("batch", f"{streams} crops of {config.train_supervised.crop_size} pixels" + _start(config, unsupervised_from))
@@ -167,8 +168,8 @@ def _estimate_memory(rehearsal: _Rehearsal, n_parameters: int) -> float:
     _line(
         "memory",
         f"about {_size(fixed + activations)}, estimated: {_size(fixed)} for weights, gradients and momentum, "
-        f"{_size(activations)} for what the backward pass keeps (of a step with {batch} crops of {crop} pixels, "
-        "scaled; float32); the program itself takes about 0.8 GB more",
+        f"{_size(activations)} kept for the backward pass (measured with {batch} crops of {crop} pixels, scaled); "
+        "the program itself takes about 0.8 GB more",
     )
     return fixed + activations
 

@@ -13,11 +13,15 @@ MIN_MASKED = 4  # one for validation; fewer than three labelled images teach not
 
 @dataclass(frozen=True)
 class Split:
-    """Ids of the images that have masks. ``spare`` are those whose masks ``--labelled`` leaves out."""
+    """Ids of the images that have masks.
+
+    ``spare`` are those whose masks ``--labelled`` leaves out; ``by_folder`` is whether a folder says the validation.
+    """
 
     labelled: list[str]
     validation: list[str]
     spare: list[str]
+    by_folder: bool
 
 
 def split_masked(classes_of: dict[str, set[int]], n_labelled: int | None = None) -> Split:
@@ -40,7 +44,8 @@ def split_masked(classes_of: dict[str, set[int]], n_labelled: int | None = None)
     """
     order = _covering_order(classes_of)
     validation = [id_ for id_ in order if "__" in id_ and id_.split("__")[0].lower() in VALIDATION_FOLDERS]
-    if not validation:
+    by_folder = bool(validation)
+    if not by_folder:
         if len(order) < MIN_MASKED:
             raise UsageError(
                 f"only {len(order)} images have masks: too few for a labelled and a validation split; at least "
@@ -56,7 +61,7 @@ def split_masked(classes_of: dict[str, set[int]], n_labelled: int | None = None)
         )
     training = _covering_order(rest)
     n_labelled = n_labelled or len(training)
-    return Split(sorted(training[:n_labelled]), sorted(validation), sorted(training[n_labelled:]))
+    return Split(sorted(training[:n_labelled]), sorted(validation), sorted(training[n_labelled:]), by_folder)
 
 
 def _covering_order(classes_of: dict[str, set[int]]) -> list[str]:

@@ -52,7 +52,10 @@ def test_fewer_labelled_images_still_cover_the_classes():
 @pytest.mark.parametrize("folder", ["val", "Valid", "validation"])
 def test_a_validation_folder_is_the_validation_split(folder):
     classes = images(9) | {f"{folder}__a": {0}, f"{folder}__b": {1}}
-    assert split_masked(classes).validation == [f"{folder}__a", f"{folder}__b"]
+    split = split_masked(classes)
+    assert split.validation == [f"{folder}__a", f"{folder}__b"]
+    assert split.by_folder
+    assert not split_masked(images(9)).by_folder
 
 
 def test_too_few_masks_are_refused():
