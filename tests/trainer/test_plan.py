@@ -1,10 +1,12 @@
 import json
 import re
 
+import pytest
 import torch
 
 import main as command_line
 from dataloaders import open_data
+from trainer import plan
 from trainer.trainer import Trainer
 from utils.config_file import load_config
 
@@ -47,3 +49,34 @@ def test_plan_counts_subclasses_and_parameters_as_the_run_does(tiny_configs, tmp
     for text in (planned, after):
         assert f"{sum(table['counts'])} (" in text
         assert f"USRN {parameters / 1e6:.1f} M" in text
+
+
+def test_time_without_and_with_unlabelled_images_is_measured_apart(tiny_configs, capsys, monkeypatch):
+    def seconds(trainer) -> tuple[float, int]:
+        return (1000.0 if "u_weak" in next(iter(trainer.batches)) else 1.0), 1
+
+    monkeypatch.setattr(plan, "_seconds_per_iteration", seconds)
+    text = printed_plan(tiny_configs[1], capsys, "--set", "model.epoch_start_unsup=1", "--set", "trainer.val=false")
+    assert "2 iterations of 1 s with labelled images only (1 timed); 6 iterations of 1e+03 s with unlabelled" in text
+    assert "time:        about 1.7 h" in text
+
+
+@pytest.mark.parametrize("kind", [0, 1], ids=["baseline", "usrn"])
+def test_memory_of_a_small_step_scales_to_that_of_a_whole_one(tiny_configs, capsys, monkeypatch, kind):
+    def kept() -> float:
+        number, unit = re.search(r"([\d.]+) (MB|GB) kept", printed_plan(tiny_configs[kind], capsys, *larger)).groups()
+        return float(number) * {"MB": 1, "GB": 1000}[unit]
+
+    larger = [part for key in ("train_supervised", "train_unsupervised") for part in ("--set", f"{key}.crop_size=128")]
+    larger += ["--set", "model.base_width=16"]
+    monkeypatch.setattr(plan, "_estimate_time", lambda *_: None)
+    scaled = kept()
+    monkeypatch.setattr(plan, "SMALL_BATCH", 4)
+    monkeypatch.setattr(plan, "SMALL_CROP", 128)
+    assert scaled == pytest.approx(kept(), rel=0.03)
+
+
+def test_time_is_not_tried_where_the_memory_is_not_there(tiny_configs, capsys, monkeypatch):
+    monkeypatch.setattr(plan, "_available_memory", lambda: 1000.0)
+    monkeypatch.setattr(plan, "_estimate_time", None)
+    assert "not measured: the machine has 0 MB of free memory" in printed_plan(tiny_configs[1], capsys)
