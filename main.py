@@ -2,9 +2,10 @@
 
 import argparse
 import sys
+from pathlib import Path
 
-STAGES = ("test", "save_feature", "clustering", "summary", "check_data", "predict", "export")
-IN_ONE_PROCESS = ("clustering", "summary", "export")
+STAGES = ("test", "save_feature", "clustering", "summary", "check_data", "plan", "predict", "export")
+IN_ONE_PROCESS = ("clustering", "summary", "plan", "export")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -13,7 +14,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         epilog="Without a stage's flag the run is trained. Flags take --test, --test True and --test False alike.",
     )
     add = parser.add_argument
-    add("-c", "--config", required=True, metavar="FILE", help="the run's configuration, JSON")
+    add("-c", "--config", metavar="FILE", help="the run's configuration, JSON")
     add("-r", "--resume", metavar="FILE", help="a checkpoint; auto: the run's own, where there is one")
     _flag(add, "--test", "evaluate: IoU of every class, and a picture per validation image")
     _flag(add, "--save_feature", "stage 2: write the pixel features of the labelled images")
@@ -22,15 +23,27 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     _flag(
         add, "--check_data", "read every image and mask of the run once and list what is wrong; exit code 1 if any is"
     )
+    _flag(add, "--plan", "say what the run will do, and how long and with how much memory; write nothing")
     add("--predict", metavar="PATH", help="predict an image, the images of a folder, or those a .txt file names a line")
     add("--export", choices=("onnx", "exported_program"), help="write the network for other programs")
     add("--output", metavar="PATH", help="where --predict (a folder) and --export (a file) write; default: the run's")
-    _flag(add, "--force", "do a finished stage again")
+    _flag(add, "--force", "do a finished stage again; with --init_data, replace what it wrote")
     add("--clustering_algorithm", choices=("balanced_kmeans", "normal_kmeans"), help="stage 3's algorithm")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key: --set trainer.epochs=5")
     add("--device", choices=("auto", "cuda", "cpu"), default="auto")
     add("--processes", type=int, metavar="N", help="processes on this machine (default: one per device, up to n_gpu)")
+    own = parser.add_argument_group("one's own data (docs/own_data.md)")
+    own.add_argument("--init_data", metavar="FOLDER", help="images: make a data set and configurations of them")
+    own.add_argument("--masks", metavar="FOLDER", help="the masks of some of the images")
+    own.add_argument("--name", help="name of the data set and its runs: configs/<name>_{baseline,usrn}.json")
+    own.add_argument("--classes", metavar="FILE", help="the classes: a name a line, optionally with red green blue")
+    own.add_argument("--ignore", nargs="+", metavar="VALUE", help="mask values that are no class; none: all are one")
+    own.add_argument("--labelled", type=int, metavar="N", help="train with N masks only; default: all")
     options = parser.parse_args(arguments)
+    if options.init_data:
+        _check_own_data(parser, options)
+    elif not options.config:
+        parser.error("--config names the run's configuration; --init_data makes one for your own images")
     if sum(bool(getattr(options, stage)) for stage in STAGES) > 1:
         parser.error(f"one of {', '.join('--' + stage for stage in STAGES)} at a time")
     if options.output and not (options.predict or options.export):
@@ -38,6 +51,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     if options.processes is not None and options.processes < 1:
         parser.error("--processes must be at least 1")
     return options
+
+
+def _check_own_data(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.config or not options.masks or not options.name:
+        parser.error("--init_data needs --masks and --name, and no --config")
+    if options.ignore is not None:
+        values = [] if options.ignore == ["none"] else options.ignore
+        if not all(value.isdigit() for value in values):
+            parser.error("--ignore takes mask values, or the word none")
+        options.ignore = [int(value) for value in values]
+    if options.labelled is not None and options.labelled < 2:
+        parser.error("--labelled must be at least 2")
 
 
 def _flag(add, name: str, help: str) -> None:
@@ -72,6 +97,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.init_data:
+        init(options)
+        return 0
+
     from utils.config_file import load_config
 
     if options.clustering_algorithm:
@@ -101,6 +130,27 @@ def check(config, processes: int | None) -> int:
     report = check_data(config, open_data(config), processes)
     print(report.text())
     return 1 if report.wrong else 0
+
+
+def init(options: argparse.Namespace) -> None:
+    """Make a data set and its configurations of the user's own images."""
+    import torch
+
+    from trainer.init_data import Request, init_data
+    from utils.distributed import choose_device
+
+    request = Request(
+        images=Path(options.init_data),
+        masks=Path(options.masks),
+        name=options.name,
+        classes=Path(options.classes) if options.classes else None,
+        ignore=options.ignore,
+        labelled=options.labelled,
+        force=options.force,
+    )
+    here = choose_device("auto")
+    machine = here if options.device == "auto" else options.device
+    init_data(request, machine, torch.device(here if machine == "cuda" else "cpu"))
 
 
 if __name__ == "__main__":

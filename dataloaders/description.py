@@ -8,6 +8,7 @@ import numpy as np
 
 from utils.errors import UsageError
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _SHOWN = 10  # names in one message
 
 
@@ -109,3 +110,18 @@ def find_root(data_dir: str, dataset: str) -> Path:
         f"data_dir {data_dir}: there is no such folder for the data set {dataset}. "
         'README, section "Data", says what goes where; --set data_dir=<folder> names another place.'
     )
+
+
+def read_class_file(path: Path) -> list[tuple[str, tuple[int, int, int] | None]]:
+    """Names and colours of a class file: a name a line, optionally followed by its red, green and blue."""
+    rows = []
+    for line in read_text(path, "the list of classes").splitlines():
+        parts = line.split()
+        if len(parts) >= 4 and all(part.isdigit() for part in parts[-3:]):
+            red, green, blue = (min(int(part), 255) for part in parts[-3:])
+            rows.append((" ".join(parts[:-3]), (red, green, blue)))
+        elif parts:
+            rows.append((" ".join(parts), None))
+    if not rows:
+        raise UsageError(f"{path}: names no class; write one a line.")
+    return rows

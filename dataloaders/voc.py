@@ -4,7 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloaders.description import Sample, SegmentationData, are_missing, find_root, read_text
+from dataloaders.described import DESCRIPTION, open_described
+from dataloaders.description import (
+    IMAGE_SUFFIXES,
+    Sample,
+    SegmentationData,
+    are_missing,
+    find_root,
+    read_class_file,
+)
 from dataloaders.splits import choose_labelled, read_ids, read_list, read_or_choose
 from utils.config import Config
 from utils.errors import UsageError
@@ -14,7 +22,6 @@ CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def open_voc(config: Config) -> SegmentationData:
@@ -31,12 +38,15 @@ def open_voc(config: Config) -> SegmentationData:
 
 
 def open_custom(config: Config) -> SegmentationData:
-    """Any data set in VOC layout: ``JPEGImages``, ``SegmentationClass``, ``ImageSets/Segmentation/val.txt``.
+    """Any data set in VOC layout, or described by a ``dataset.json`` (``--init_data``).
 
-    The root is ``data_dir`` or ``data_dir/VOCdevkit/VOC2012``. Classes are those of the configuration or of
-    ``classes.txt`` there (a name a line, optionally followed by its red, green and blue).
+    VOC layout: ``JPEGImages``, ``SegmentationClass``, ``ImageSets/Segmentation/val.txt``. The root is ``data_dir`` or
+    ``data_dir/VOCdevkit/VOC2012``. Classes are those of the configuration or of ``classes.txt`` there (a name a line,
+    optionally followed by its red, green and blue).
     """
     root = find_root(config.data_dir, config.dataset)
+    if (root / DESCRIPTION).is_file():
+        return open_described(root, config)
     if (root / "VOCdevkit" / "VOC2012").is_dir():
         root = root / "VOCdevkit" / "VOC2012"
     for folder in ("JPEGImages", "SegmentationClass"):
@@ -96,13 +106,7 @@ def _read_classes(path: Path, names: list[str] | None) -> tuple[tuple[str, ...],
         if names is None:
             raise UsageError(f'{path}: is missing; name the classes there, one a line, or in the key "classes".')
         return tuple(names), voc_palette()
-    rows = [line.split() for line in read_text(path, "the list of classes").splitlines() if line.strip()]
-    with_colour = [len(row) >= 4 and all(part.isdigit() for part in row[-3:]) for row in rows]
-    if not rows:
-        raise UsageError(f"{path}: names no class; write one a line.")
-    found = tuple(" ".join(row[:-3] if coloured else row) for row, coloured in zip(rows, with_colour, strict=True))
-    if all(with_colour):
-        palette = palette_of(tuple(tuple(min(int(part), 255) for part in row[-3:]) for row in rows))
-    else:
-        palette = voc_palette()
-    return tuple(names) if names is not None else found, palette
+    rows = read_class_file(path)
+    colours = [colour for _, colour in rows if colour is not None]
+    palette = palette_of(tuple(colours)) if len(colours) == len(rows) else voc_palette()
+    return tuple(names or (name for name, _ in rows)), palette

@@ -21,6 +21,7 @@ from trainer.evaluation import (
 )  # fmt: skip
 from trainer.export import SUFFIXES, export_network
 from trainer.features import features_dir, save_features
+from trainer.plan import plan_run
 from trainer.predict_files import predict_files
 from trainer.record import Record
 from trainer.resume import NEWEST, checkpoint_to_go_on_from, subclass_source
@@ -62,8 +63,9 @@ class Options:
 
 def run_stage(stage: str, config: Config, options: Options, device: torch.device) -> None:
     """Run one stage in this process."""
-    start_log(config.run_dir / "log.txt")
-    if is_main():
+    planning = stage == "plan"  # writes nothing
+    start_log(None if planning else config.run_dir / "log.txt")
+    if is_main() and not planning:
         make_ready(config)
     barrier()
     stages: dict[str, Callable[[Config, Options, torch.device], None]] = {
@@ -72,6 +74,7 @@ def run_stage(stage: str, config: Config, options: Options, device: torch.device
         "clustering": clustering,
         "test": test,
         "summary": summary,
+        "plan": plan,
         "predict": predict,
         "export": export,
     }
@@ -186,6 +189,11 @@ def summary(config: Config, options: Options, device: torch.device) -> None:
     for what, name in (("predictions", "preds/"), ("checkpoint", "best_model.pth"), ("log", "log.txt")):
         log.info(f"{what + ':':13}{config.baseline_dir / name}, {config.run_dir / name}")
     log.info(f"curves:      tensorboard --logdir {config.trainer.log_dir}")
+
+
+def plan(config: Config, options: Options, device: torch.device) -> None:
+    """What the run will do, before it does it."""
+    plan_run(config, open_data(config), device)
 
 
 def predict(config: Config, options: Options, device: torch.device) -> None:

@@ -16,7 +16,7 @@ from dataloaders.description import Sample, SegmentationData
 from dataloaders.reading import IGNORE, read_mask
 from trainer.balanced_kmeans import BalancedKMeans
 from trainer.features import features_dir
-from trainer.subclass_counts import subclass_counts
+from trainer.subclass_counts import resize_nearest, subclass_counts
 from trainer.subclass_picture import save_subclass_picture
 from trainer.subclass_table import TABLE, SubclassTable
 from utils.checkpoint import write_atomically
@@ -145,12 +145,6 @@ class _Positions:
 
     def to_label_size(self, subclass_map: np.ndarray) -> np.ndarray:
         return resize_nearest(subclass_map, self.label_size)
-
-
-def resize_nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Nearest neighbour, source index floor(i * old / new), as OpenCV and PyTorch do it. (H, W) → ``size``."""
-    rows, columns = (np.arange(new) * old // new for old, new in zip(values.shape, size, strict=True))
-    return values[rows[:, None], columns]
 
 
 def _cluster(

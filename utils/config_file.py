@@ -62,6 +62,7 @@ def _read_with_bases(path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UsageError(f"{path}: must hold one JSON object with the configuration's keys.")
 
+    values.pop("$schema", None)  # for editors (utils/config_schema.py)
     bases = values.pop("base", [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):

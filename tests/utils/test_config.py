@@ -45,7 +45,7 @@ def config_of(**keys) -> Config:
     return Config.model_validate({**minimal, **counts, **keys})
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*_*.json")), ids=lambda path: path.stem)
 def test_every_configuration_loads_and_is_named_as_its_file(path: Path):
     config = load_config(path)
     assert config.experim_name == path.stem

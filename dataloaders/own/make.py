@@ -1,0 +1,165 @@
+"""From a folder of images and a folder of masks to a described data set (``dataloaders/described.py``)."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+
+from dataloaders.described import DESCRIPTION, MASKS, Description
+from dataloaders.own.classes import ClassProposal, propose_classes
+from dataloaders.own.masks import (
+    MaskContents,
+    are_read_by_colour,
+    check_sizes,
+    look_at_mask,
+    pixels_of,
+    write_index_mask,
+)
+from dataloaders.own.pairs import Pairs, find_pairs
+from dataloaders.own.split import Split, split_masked
+from dataloaders.prepare.parallel import cores, for_each
+from dataloaders.reading import image_size
+from utils.errors import UsageError
+from utils.palette import palette_of
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """What was found and made.
+
+    Attributes
+    ----------
+    sizes, modes
+        (H, W) and Pillow's mode of every image.
+    pixels
+        Pixels of every class index by image id, for the images that have masks.
+    by_colour
+        Whether the colours of the masks said the class, not their values.
+    """
+
+    description: Description
+    pairs: Pairs
+    sizes: list[tuple[int, int]]
+    modes: list[str]
+    mask_modes: list[str]
+    classes: ClassProposal
+    by_colour: bool
+    pixels: dict[str, Counter]
+    split: Split
+
+
+def make_own_data(
+    root: Path,
+    images_folder: Path,
+    masks_folder: Path,
+    *,
+    class_file: Path | None = None,
+    ignore: Sequence[int] | None = None,
+    n_labelled: int | None = None,
+) -> OwnData:
+    """Look at images and masks and write ``root/dataset.json`` and ``root/masks``; the folder appears complete.
+
+    Parameters
+    ----------
+    root
+        Folder to make; one that is there is replaced.
+    class_file, ignore
+        As in ``propose_classes``.
+    n_labelled
+        Masks to train with; None takes all that validation leaves.
+
+    Raises
+    ------
+    UsageError
+        The data do not make a run: the message says what is wrong and where.
+    """
+    pairs = find_pairs(images_folder, masks_folder)
+    looks = for_each(_look_at_image, list(pairs.images.values()), workers=cores(), label="images")
+    sizes = dict(zip(pairs.images, (size for size, _ in looks), strict=True))
+    contents = for_each(look_at_mask, list(pairs.masks.values()), workers=cores(), label="masks")
+    masks = dict(zip(pairs.masks, contents, strict=True))
+    check_sizes(masks, sizes)
+
+    by_colour = are_read_by_colour(contents)
+    by_value = {id_: pixels_of(mask, by_colour) for id_, mask in masks.items()}
+    total: Counter = Counter()
+    for values in by_value.values():
+        total.update(values)
+    classes = propose_classes(
+        total, by_colour=by_colour, colours=_palette_of(contents), class_file=class_file, ignore=ignore
+    )
+    index_of = {value: index for index, value in enumerate(classes.values)}
+    pixels = {
+        id_: Counter({index_of[value]: count for value, count in values.items() if value in index_of})
+        for id_, values in by_value.items()
+    }
+    split = split_masked({id_: set(counts) for id_, counts in pixels.items()}, n_labelled)
+    unlabelled = sorted(set(pairs.images) - set(split.labelled) - set(split.validation))
+    if not unlabelled:
+        raise UsageError(
+            f"every image of {images_folder} has a mask: nothing is left for the unlabelled stream. Add images without "
+            "masks, or let --labelled N train with N of the masks and take the other images as unlabelled."
+        )
+
+    folder = images_folder.resolve()
+    paths = {id_: path.relative_to(folder).as_posix() for id_, path in pairs.images.items()}
+    description = Description(
+        images=str(folder),
+        classes=list(classes.names),
+        colours=list(classes.colours),
+        labelled={id_: paths[id_] for id_ in split.labelled},
+        validation={id_: paths[id_] for id_ in split.validation},
+        unlabelled={id_: paths[id_] for id_ in unlabelled},
+    )
+    wanted = {id_: pairs.masks[id_] for id_ in (*split.labelled, *split.validation)}
+    _write(root, description, wanted, classes, by_colour)
+    return OwnData(
+        description=description,
+        pairs=pairs,
+        sizes=list(sizes.values()),
+        modes=[mode for _, mode in looks],
+        mask_modes=[mask.mode for mask in contents],
+        classes=classes,
+        by_colour=by_colour,
+        pixels=pixels,
+        split=split,
+    )
+
+
+def _look_at_image(path: Path) -> tuple[tuple[int, int], str]:
+    """(H, W) and mode, from the header."""
+    size = image_size(path)
+    with Image.open(path) as image:
+        return size, image.mode
+
+
+def _palette_of(masks: list[MaskContents]) -> dict[int, int]:
+    colours: dict[int, int] = {}
+    for mask in masks:
+        if mask.mode == "P":
+            colours |= mask.colours
+    return colours
+
+
+def _write(root: Path, description: Description, masks: dict[str, Path], classes: ClassProposal, by_colour: bool):
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as workplace:
+        new = Path(workplace) / "new"
+        (new / MASKS).mkdir(parents=True)
+        write = partial(
+            _write_mask, values=classes.values, by_colour=by_colour, palette=palette_of(tuple(classes.colours))
+        )
+        pairs = [(source, new / MASKS / f"{id_}.png") for id_, source in masks.items()]
+        for_each(write, pairs, workers=cores(), label="index masks")
+        (new / DESCRIPTION).write_text(description.text(), encoding="utf-8")
+        if root.exists():
+            root.rename(Path(workplace) / "old")
+        new.rename(root)
+
+
+def _write_mask(pair: tuple[Path, Path], **how) -> None:
+    write_index_mask(*pair, **how)

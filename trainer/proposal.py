@@ -1,0 +1,96 @@
+"""Settings for a data set that nobody has tuned: what one GPU, or a laptop without one, can train in hours."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a kind of machine can bear.
+
+    Attributes
+    ----------
+    settings
+        Keys of the configuration that follow from the machine alone.
+    max_crop, max_batch
+        Side of a crop in pixels; images of a stream in a batch.
+    batch_pixels
+        Pixels of a stream's batch, within which larger crops mean smaller batches.
+    iterations
+        About as many, for the baseline and for USRN.
+    workers
+        Data-loading processes of a stream.
+    """
+
+    settings: dict[str, Any]
+    max_crop: int
+    max_batch: int
+    batch_pixels: int
+    iterations: int
+    workers: int
+
+
+MACHINES = {
+    # The published network and VOC's batch of 8 + 8 crops of 320; Cityscapes' crop where images are large.
+    "cuda": Machine(
+        settings={"pretrained": True, "diff_lrs": True, "optimizer": {"args": {"lr": 0.01}}},
+        max_crop=720,
+        max_batch=8,
+        batch_pixels=8 * 320 * 320,
+        iterations=20_000,
+        workers=4,
+    ),
+    # The small network of the demo and CamVid, from random weights, which two cores train in minutes.
+    "cpu": Machine(
+        settings={
+            "pretrained": False,
+            "diff_lrs": False,
+            "model": {"layers": 14, "base_width": 24, "out_dim": 48},
+            "optimizer": {"args": {"lr": 0.05}},
+        },
+        max_crop=128,
+        max_batch=4,
+        batch_pixels=4 * 128 * 128,
+        iterations=2_000,
+        workers=1,
+    ),
+}
+VALIDATIONS = 20
+WHOLE_IMAGES_PIXELS = 1_000_000  # of an image, up to which validation takes several at once
+
+
+def propose_settings(
+    sizes: Sequence[tuple[int, int]], n_labelled: int, n_unlabelled: int, machine: Machine
+) -> dict[str, Any]:
+    """The keys that the two configurations of a data set share, without its name and place.
+
+    ``sizes`` are (H, W) of all images. The base size is their median long side, so that training sees them as
+    validation does; the crop two thirds of it, in steps of 16.
+    """
+    long_side = max(8, round(median(max(size) for size in sizes)))
+    crop = min(machine.max_crop, max(32, long_side * 2 // 3 // 16 * 16))
+    batch = max(2, min(machine.max_batch, machine.batch_pixels // crop**2, n_labelled))
+    stream = {"crop_size": crop, "base_size": long_side, "batch_size": batch, "num_workers": machine.workers}
+
+    pool = n_labelled + n_unlabelled
+    multiple = max(1, pool // n_labelled)
+    per_epoch = max(1, n_labelled // batch)
+    epochs = max(1, round(machine.iterations / (multiple * per_epoch)))
+    every = max(1, epochs * multiple // VALIDATIONS)
+    model = dict(machine.settings.get("model", {}))
+    if not machine.settings["pretrained"]:
+        # From random weights pseudo labels are worth nothing at first: the unlabelled images join at half-time.
+        model["epoch_start_unsup"] = epochs * multiple // 2
+    together = len(set(sizes)) == 1 and sizes[0][0] * sizes[0][1] <= WHOLE_IMAGES_PIXELS
+    return {
+        "num_images_all": pool,
+        "n_labeled_examples": n_labelled,
+        **machine.settings,
+        **({"model": model} if model else {}),
+        "train_supervised": stream,
+        "train_unsupervised": stream,
+        "val_loader": {"batch_size": 4 if together else 1, "num_workers": machine.workers // 2},
+        "trainer": {"epochs": epochs, "val_per_epochs": every, "save_period": every},
+    }

@@ -1,0 +1,42 @@
+"""The configuration's JSON schema, by which editors complete and check keys: ``python3 -m utils.config_schema``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from utils.config import Config, Section
+
+PATH = Path(__file__).parent.parent / "configs" / "schema.json"
+
+
+def config_schema() -> dict[str, Any]:
+    """The JSON schema of a configuration file.
+
+    No key is required, since any may come from a file that ``base`` names; ``load_config`` says which one is missing.
+    """
+    schema = Config.model_json_schema()
+    sections = {section.__name__: section for section in Section.__subclasses__()}
+    for name, described in {**schema["$defs"], Config.__name__: schema}.items():
+        described.pop("required", None)
+        for key in sorted(sections[name].obsolete):
+            described["properties"][key] = {
+                "description": "a key of the original that no longer means anything",
+                "deprecated": True,
+            }
+    schema["properties"] |= {
+        "$schema": {"description": "this schema, for editors", "type": "string"},
+        "base": {
+            "description": "a file, or a list of files, whose keys this one builds on; relative to its own folder",
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+        },
+    }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def schema_text() -> str:
+    return json.dumps(config_schema(), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    PATH.write_text(schema_text())
+    print(PATH)
