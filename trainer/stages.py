@@ -20,7 +20,9 @@ from trainer.evaluation import (
     whole_image_loader,
 )  # fmt: skip
 from trainer.features import features_dir, save_features
+from trainer.image_scores import IMAGE_SCORES, ImageScores
 from trainer.record import Record
+from trainer.report import write_report
 from trainer.subclass_table import TABLE
 from trainer.summary import save_comparison
 from trainer.trainer import Trainer
@@ -77,9 +79,11 @@ def train(config: Config, options: Options, device: torch.device) -> None:
     data = open_data(config)
     trainer = Trainer(config, data, device, checkpoint)
     record.undo()
+    resumed_at = trainer.iteration
     best = trainer.train()
-    record.done(source)
+    record.done(source, resumed_at=resumed_at)
     log.info(f"best val mIoU {percent(best)}; {config.run_dir / 'best_model.pth'}")
+    _report(config, data, evaluated=False)
 
 
 def _checkpoint_to_go_on_from(config: Config, options: Options) -> Path | None:
@@ -134,20 +138,24 @@ def test(config: Config, options: Options, device: torch.device) -> None:
     path = _best_model(config, options.resume)
     record, source = Record(config, "test"), fingerprint(path)
     results = config.run_dir / "results.json"
+    data, network = open_data(config), None
     if not record.is_done(source, results, options.force):
-        data = open_data(config)
         network = load_network(config, data, path, device)
         record.undo()
-        result = evaluate(
-            network,
-            whole_image_loader(config, data, data.validation, device),
-            len(data.classes),
-            device,
-            on_image=PredictionWriter(config.run_dir / "preds", data.palette),
-        )
+        write_prediction = PredictionWriter(config.run_dir / "preds", data.palette)
+        image_scores = ImageScores(data.validation, len(data.classes), device)
+
+        def on_image(*seen) -> None:
+            write_prediction(*seen)
+            image_scores(*seen)
+
+        loader = whole_image_loader(config, data, data.validation, device)
+        result = evaluate(network, loader, len(data.classes), device, on_image=on_image)
+        image_scores.save(config.run_dir / IMAGE_SCORES)
         if is_main():
             save_results(results, data.classes, result, checkpoint=str(path))
         record.done(source)
+    _report(config, data, network=network, device=device)
     if is_main():
         classes = tuple(json.loads(results.read_text())["iou"])
         log.info("\n" + scores_table(classes, {config.experim_name: read_results(results)}))
@@ -173,6 +181,17 @@ def summary(config: Config, options: Options, device: torch.device) -> None:
     for what, name in (("predictions", "preds/"), ("checkpoint", "best_model.pth"), ("log", "log.txt")):
         log.info(f"{what + ':':13}{config.baseline_dir / name}, {config.run_dir / name}")
     log.info(f"curves:      tensorboard --logdir {config.trainer.log_dir}")
+    _report(config, data)
+
+
+def _report(config: Config, data: SegmentationData, **more) -> None:
+    """Write the run's page; where that fails, the stage stays done."""
+    if not is_main():
+        return
+    try:
+        log.info(f"report: {write_report(config, data, **more)}")
+    except Exception as error:
+        log.warning(f"report: could not be written ({type(error).__name__}: {error})", exc_info=True)
 
 
 def load_network(config: Config, data: SegmentationData, path: Path, device: torch.device) -> nn.Module:

@@ -23,7 +23,7 @@ from utils.config import BASELINE, Config
 from utils.distributed import all_mean, all_sum, barrier, is_main, rank, synchronise_batch_norm
 from utils.errors import UsageError
 from utils.logger import log, progress
-from utils.metrics import ConfusionMatrix, Scores, scores
+from utils.metrics import ClassCounts, ConfusionMatrix, Scores, scores
 from utils.schedule import Schedule, poly_factor
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
@@ -50,6 +50,7 @@ class Trainer:
         self.n_classes = len(data.classes)
         self.iteration, self.best, self.not_improved = 0, -1.0, 0
         self.running: dict[str, list[Tensor]] = {}  # scalars since the last log line, still on the device
+        self._count_labels_anew()
 
         subclasses = None if config.name == BASELINE else read_subclass_table(config, data)
         torch.manual_seed(config.random_seed)
@@ -74,7 +75,7 @@ class Trainer:
             n_subclasses=subclasses.n_subclasses if subclasses else 0,
         )
         self.validation = whole_image_loader(config, data, data.validation, device)
-        self.board = Board(config, data, self.iteration)
+        self.board = Board(config, data, self.iteration, subclasses)
 
     def train(self) -> float:
         """Run to the end of the schedule, or until it stops getting better; the best mean IoU."""
@@ -84,36 +85,49 @@ class Trainer:
         bar = progress(total=schedule.iterations, initial=self.iteration, desc=self.config.experim_name, unit="it")
         with bar:
             for epoch in range(self.iteration // schedule.iterations_per_epoch, schedule.epochs):
-                train_scores = self._train_epoch(batches, bar)
                 last = epoch + 1 == schedule.epochs
-                if settings.val and (last or (epoch + 1) % settings.val_per_epochs == 0):
-                    self._validate(epoch, train_scores)
+                validate = settings.val and (last or (epoch + 1) % settings.val_per_epochs == 0)
+                pictures = validate and self.board.pictures_due(self.config, schedule, epoch)
+                train_scores = self._train_epoch(batches, bar, pictures)
+                if validate:
+                    self._validate(epoch, train_scores, pictures)
                 stop = self.not_improved >= schedule.early_stop
                 if last or stop or (epoch + 1) % settings.save_period == 0:
                     self._save("checkpoint.pth", epoch, finished=last or stop)
                 if stop:
                     log.info(f"no better model in {self.not_improved} validations: early stop")
                     break
-        self.board.close()
+        self.board.close(self.best)
         if not settings.val:
             self._save("best_model.pth", epoch, finished=True)
         barrier()
         return self.best
 
-    def _train_epoch(self, batches: Iterator[dict[str, Tensor]], bar: tqdm) -> Scores:
+    def _train_epoch(self, batches: Iterator[dict[str, Tensor]], bar: tqdm, pictures: bool) -> Scores:
         confusion = ConfusionMatrix(self.n_classes, self.device)
         self.step.train()
         for _ in range(self.schedule.iterations_per_epoch):
             batch = next(batches)
             out = self._iterate(batch)
-            confusion.update(out.pop("prediction"), batch["y"])
+            confusion.update(out["prediction"], batch["y"])
+            if "pseudo_label" in out:
+                self.pseudo_labels.update(out["pseudo_label"])
             for name, value in out.items():
-                self.running.setdefault(name, []).append(value)
+                if value.ndim == 0:
+                    self.running.setdefault(name, []).append(value)
             self.iteration += 1
             bar.update()
             if self.iteration % self.config.trainer.log_per_iter == 0:
                 self._log_scalars(bar)
-        return scores(all_sum(confusion.counts))
+        if pictures:
+            self.board.keep_unlabelled(batch, out)
+        train_scores = scores(all_sum(confusion.counts))
+        self.labels.counts += train_scores.counts.sum(1)
+        return train_scores
+
+    def _count_labels_anew(self) -> None:
+        self.labels = ClassCounts(self.n_classes)
+        self.pseudo_labels = ClassCounts(self.n_classes, self.device)
 
     def _iterate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One step of the optimiser; what the training step reports, without graphs."""
@@ -136,9 +150,8 @@ class Trainer:
         self.board.losses(self.iteration, values, [group["lr"] for group in self.optimizer.param_groups])
         bar.set_postfix({"loss": f"{values['total']:.3f}", "best mIoU": percent(max(self.best, 0))}, refresh=False)
 
-    def _validate(self, epoch: int, train_scores: Scores) -> None:
+    def _validate(self, epoch: int, train_scores: Scores, pictures: bool) -> None:
         started = time.monotonic()
-        pictures = self.board.pictures_due(self.config, self.schedule, epoch)
         result = evaluate(
             self.network,
             self.validation,
@@ -152,13 +165,17 @@ class Trainer:
         log.info(
             f"epoch {epoch + 1}/{self.schedule.epochs}, iteration {self.iteration}: val mIoU "
             f"{percent(result.mean_iou)} ({change}), train mIoU {percent(train_scores.mean_iou)}, "
-            f"{time.monotonic() - started:.1f} s"
+            f"{time.monotonic() - started:.1f} s",
+            extra={"good": better},
         )
         self.not_improved = 0 if better else self.not_improved + 1
         if better:
             self.best = result.mean_iou
             self._save("best_model.pth", epoch)
-        self.board.validation(self.iteration, epoch, result, train_scores)
+        all_sum(self.pseudo_labels.counts)
+        shares = self.labels.shares(), self.pseudo_labels.shares()
+        self.board.validation(self.iteration, epoch, result, train_scores, *shares)
+        self._count_labels_anew()
 
     def _save(self, name: str, epoch: int, *, finished: bool | None = None) -> None:
         """Write a checkpoint; with ``finished`` given, one from which the run can go on."""
