@@ -84,7 +84,7 @@ def test_tensorboard_has_every_loss_rate_score_and_picture(finished):
     tags = set(events.Tags()["scalars"])
     assert set(TAGS.values()) <= tags
     assert {"learning rate/heads", "learning rate/backbone", "mIoU/train", "mIoU/val", "mIoU/best val"} <= tags
-    assert {"val IoU of classes/disk", "label shares of classes/disk"} <= tags
+    assert {"val IoU of classes/disk", "class shares of labels/disk"} <= tags
     assert [event.step for event in events.Scalars("mIoU/val")] == [2, 4, 6, 8]
     pictures = set(events.Tags()["images"])
     assert {f"{UNLABELLED_PICTURE}/{number}" for number in range(4)} <= pictures

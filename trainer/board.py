@@ -18,8 +18,13 @@ from utils.schedule import Schedule
 
 PICTURES = 4
 PICTURE_ROUNDS = 20
+GAP = 4
 VALIDATION_PICTURE = "validation: image, target, prediction"
 UNLABELLED_PICTURE = "unlabelled: weak view, strong view, class label, parent of subclass, gate, pseudo label"
+SHARE_GROUPS = {
+    "label_shares": "class shares of labels",
+    "pseudo_label_shares": "class shares of pseudo labels",
+}
 # What a training step reports, as TensorBoard shows it: group/name.
 TAGS = {
     "total": "loss/total",
@@ -99,7 +104,7 @@ class Board:
         self.writer.add_scalar("mIoU/train", train.mean_iou, iteration)
         self._by_class("val IoU of classes", result.iou.tolist(), iteration)
         for name, values in shares.items():
-            self._by_class(f"{name.replace('_', ' ')} of classes", values, iteration)
+            self._by_class(SHARE_GROUPS[name], values, iteration)
         for tag, picture in self._pictures:
             self.writer.add_image(tag, picture, iteration)
         self._pictures.clear()
@@ -120,7 +125,7 @@ class Board:
     def keep_picture(self, sample: Sample, image: Tensor, target: Tensor, prediction: Tensor) -> None:
         """Image, target and prediction side by side, for those that are shown."""
         if sample.id in self.shown:
-            picture = torch.cat([image.cpu(), self._colours(target), self._colours(prediction)], dim=2)
+            picture = _side_by_side([image.cpu(), self._colours(target), self._colours(prediction)])
             self._pictures.append((f"{VALIDATION_PICTURE}/{sample.id}", picture))
 
     def keep_unlabelled(self, batch: dict[str, Tensor], out: dict[str, Tensor]) -> None:
@@ -136,7 +141,7 @@ class Board:
             masks.append(out["left_alone"][number].cpu().byte().mul(255).expand(3, -1, -1))
             masks.append(self._colours(out["pseudo_label"][number]))
             enlarged = F.interpolate(torch.stack(masks), size=size)  # nearest neighbour
-            self._pictures.append((f"{UNLABELLED_PICTURE}/{number}", torch.cat([weak, strong, *enlarged], dim=2)))
+            self._pictures.append((f"{UNLABELLED_PICTURE}/{number}", _side_by_side([weak, strong, *enlarged])))
 
     def close(self, best: float) -> None:
         """End the run with its settings and best mean IoU in TensorBoard's table of hyperparameters."""
@@ -155,3 +160,8 @@ class Board:
     def _colours(self, mask: Tensor) -> Tensor:
         """A mask (H, W) in the data set's colours, uint8 (3, H, W)."""
         return torch.from_numpy(self.palette[np.asarray(mask.cpu().to(torch.uint8))]).permute(2, 0, 1)
+
+
+def _side_by_side(pictures: list[Tensor]) -> Tensor:
+    """Pictures (3, H, W) of one height with gray between them."""
+    return torch.cat([F.pad(picture, (0, GAP), value=128) for picture in pictures], dim=2)[..., :-GAP]
