@@ -104,6 +104,15 @@ def test_both_runs_end_with_a_report_of_their_own(finished):
     assert "of its baseline" not in baseline
 
 
+def test_a_stage_is_done_where_its_report_fails(finished, capsys, monkeypatch):
+    folder, _ = finished
+    monkeypatch.setattr("trainer.stages.write_report", lambda *_, **__: 1 / 0)
+    assert command_line.main(["-c", str(folder / "tiny_usrn.json"), "--test"]) == 0
+    printed = capsys.readouterr()
+    assert "mean" in printed.out
+    assert "report.html: could not be written (ZeroDivisionError" in printed.err
+
+
 def test_summary_sets_the_baseline_beside_usrn(finished):
     folder, printed = finished
     mean = [line.split() for line in printed["summary"].splitlines() if line.startswith("mean")]

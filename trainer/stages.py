@@ -155,11 +155,11 @@ def test(config: Config, options: Options, device: torch.device) -> None:
         if is_main():
             save_results(results, data.classes, result, checkpoint=str(path))
         record.done(source)
-    _report(config, data, network=network, device=device)
     if is_main():
         classes = tuple(json.loads(results.read_text())["iou"])
         log.info("\n" + scores_table(classes, {config.experim_name: read_results(results)}))
         log.info(f"predictions: {config.run_dir / 'preds'}")
+    _report(config, data, network=network, device=device)
 
 
 def summary(config: Config, options: Options, device: torch.device) -> None:
@@ -189,9 +189,11 @@ def _report(config: Config, data: SegmentationData, **more) -> None:
     if not is_main():
         return
     try:
-        log.info(f"report: {write_report(config, data, **more)}")
+        log.info(f"report:      {write_report(config, data, **more)}")
     except Exception as error:
-        log.warning(f"report: could not be written ({type(error).__name__}: {error})", exc_info=True)
+        log.warning(
+            f"{config.run_dir / 'report.html'}: could not be written ({type(error).__name__}: {error})", exc_info=True
+        )
 
 
 def load_network(config: Config, data: SegmentationData, path: Path, device: torch.device) -> nn.Module:
