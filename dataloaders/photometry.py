@@ -53,6 +53,12 @@ def normalise(images: Tensor) -> Tensor:
     return (images - mean) / std
 
 
+def denormalise(images: Tensor) -> Tensor:
+    """What ``normalise`` took, rounded: uint8 (N, 3, H, W)."""
+    mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+    return (images * std + mean).mul_(255).round_().clamp_(0, 255).byte()
+
+
 def apply_photometry(images: Tensor, parameters: Tensor) -> Tensor:
     """Blur, colour jitter and grayscale of a batch.
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 import main as command_line
 from tests.conftest import write_tiny_configs
+from trainer.board import TAGS, UNLABELLED_PICTURE, VALIDATION_PICTURE
 from utils.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -72,7 +73,7 @@ def test_four_stages_leave_what_the_method_says(finished, demo_set):
     assert len(checkpoint["state_dict"]["classifier_SubCls.1.weight"]) == sum(table["counts"])
     assert any((usrn / "tensorboard").iterdir())
     assert len(list((usrn / "preds").glob("*.png"))) == 5
-    assert Image.open(usrn / "comparison.png").height > 5 * 40
+    assert Image.open(usrn / "comparison.png").width > 2 * 4 * 40  # two blocks of image, target, baseline, USRN
 
 
 def test_tensorboard_has_every_loss_rate_score_and_picture(finished):
@@ -81,11 +82,35 @@ def test_tensorboard_has_every_loss_rate_score_and_picture(finished):
     folder, _ = finished
     events = EventAccumulator(str(folder / "saved" / "tiny_usrn" / "tensorboard")).Reload()
     tags = set(events.Tags()["scalars"])
-    assert {f"loss/{name}" for name in ("total", "Ls", "Ls_sub", "Lu_reg", "Lu_sub")} <= tags
-    assert {"learning rate/heads", "learning rate/backbone", "mIoU/train", "mIoU/val"} <= tags
-    assert {f"pseudo labels/{name}" for name in ("confident", "confident_sub", "gate_open")} <= tags
+    assert set(TAGS.values()) <= tags
+    assert {"learning rate/heads", "learning rate/backbone", "mIoU/train", "mIoU/val", "mIoU/best val"} <= tags
+    assert {"val IoU of classes/disk", "class shares of labels/disk"} <= tags
     assert [event.step for event in events.Scalars("mIoU/val")] == [2, 4, 6, 8]
-    assert "image, target, prediction/0" in events.Tags()["images"]
+    pictures = set(events.Tags()["images"])
+    assert {f"{UNLABELLED_PICTURE}/{number}" for number in range(4)} <= pictures
+    assert any(tag.startswith(f"{VALIDATION_PICTURE}/val_") for tag in pictures)
+
+
+def test_both_runs_end_with_a_report_of_their_own(finished):
+    folder, _ = finished
+    baseline, usrn = ((folder / "saved" / run / "report.html").read_text() for run in ("tiny_baseline", "tiny_usrn"))
+    for page in (baseline, usrn):
+        for heading in ("Classes", "Curves", "Confusion", "Subclasses", "Images", "Run"):
+            assert f"<h2>{heading}</h2>" in page
+        assert str(folder) not in page
+        assert "entropy, val_" in page
+    assert "of its baseline" in usrn
+    assert "baseline, val_" in usrn
+    assert "of its baseline" not in baseline
+
+
+def test_a_stage_is_done_where_its_report_fails(finished, capsys, monkeypatch):
+    folder, _ = finished
+    monkeypatch.setattr("trainer.stages.write_report", lambda *_, **__: 1 / 0)
+    assert command_line.main(["-c", str(folder / "tiny_usrn.json"), "--test"]) == 0
+    printed = capsys.readouterr()
+    assert "mean" in printed.out
+    assert "report.html: could not be written (ZeroDivisionError" in printed.err
 
 
 def test_summary_sets_the_baseline_beside_usrn(finished):

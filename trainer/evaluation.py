@@ -122,11 +122,12 @@ def scores_table(classes: tuple[str, ...], columns: dict[str, list[float]]) -> s
 
 
 def save_results(path: Path, classes: tuple[str, ...], result: Scores, **more) -> None:
-    """Write scores as JSON: ``mean_iou``, ``iou`` by class (null where a class does not occur)."""
+    """Write scores as JSON: ``mean_iou``, ``iou`` by class (null where a class does not occur), ``confusion``."""
     iou = {name: None if value != value else value for name, value in zip(classes, result.iou.tolist(), strict=True)}
     contents = {"mean_iou": result.mean_iou, "pixel_accuracy": result.pixel_accuracy, "iou": iou, **more}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(contents, indent=1) + "\n")
+    rows = ",\n  ".join(json.dumps(row) for row in result.counts.tolist())  # a line a row
+    path.write_text(f'{json.dumps(contents, indent=1)[:-2]},\n "confusion": [\n  {rows}\n ]\n}}\n')
 
 
 def read_results(path: Path) -> list[float]:

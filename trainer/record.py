@@ -1,11 +1,15 @@
 """Which stages of a run are done, with which configuration and from which input."""
 
 import json
+import platform
+from datetime import datetime
 from pathlib import Path
+
+import torch
 
 from utils.checkpoint import write_atomically
 from utils.config import Config, differing_keys
-from utils.distributed import barrier, is_main
+from utils.distributed import barrier, is_main, world_size
 from utils.errors import UsageError
 from utils.logger import log
 
@@ -16,6 +20,7 @@ class Record:
     def __init__(self, config: Config, stage: str):
         self.config, self.stage = config, stage
         self.path = config.run_dir / "stages.json"
+        self.began = _now()
 
     @property
     def is_there(self) -> bool:
@@ -50,8 +55,19 @@ class Record:
         log.info(f"{self.stage} of {self.config.experim_name} is done: {output} (--force does it again)")
         return True
 
-    def done(self, source: str) -> None:
-        self._write({**self._read(), self.stage: {"source": source, "config": self.config.model_dump()}})
+    def done(self, source: str, **more) -> None:
+        """Record the stage as done, on what and when; ``more`` is kept beside that."""
+        made = {
+            "began": self.began,
+            "ended": _now(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "device": torch.cuda.get_device_name() if torch.cuda.is_initialized() else "CPU",
+            "processes": world_size(),
+            **more,
+        }
+        entry = {"source": source, "config": self.config.model_dump(), "made": made}
+        self._write({**self._read(), self.stage: entry})
 
     def undo(self) -> None:
         """Forget the stage, before its output is touched."""
@@ -66,3 +82,7 @@ class Record:
 
     def _read(self) -> dict:
         return json.loads(self.path.read_text()) if self.path.is_file() else {}
+
+
+def _now() -> str:
+    return datetime.now().isoformat(timespec="seconds")

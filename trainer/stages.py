@@ -21,9 +21,11 @@ from trainer.evaluation import (
 )  # fmt: skip
 from trainer.export import SUFFIXES, export_network
 from trainer.features import features_dir, save_features
+from trainer.image_scores import IMAGE_SCORES, ImageScores
 from trainer.plan import plan_run
 from trainer.predict_files import predict_files
 from trainer.record import Record
+from trainer.report import write_report
 from trainer.resume import NEWEST, checkpoint_to_go_on_from, subclass_source
 from trainer.subclass_table import TABLE
 from trainer.summary import save_comparison
@@ -94,6 +96,7 @@ def train(config: Config, options: Options, device: torch.device) -> None:
     data = open_data(config)
     trainer = Trainer(config, data, device, checkpoint)
     record.undo()
+    resumed_at = trainer.iteration
     try:
         best = trainer.train()
     except Stopped:
@@ -102,8 +105,9 @@ def train(config: Config, options: Options, device: torch.device) -> None:
             "with --resume auto goes on from there"
         )
         return
-    record.done(source)
+    record.done(source, resumed_at=resumed_at)
     log.info(f"best val mIoU {percent(best)}; {config.run_dir / 'best_model.pth'}")
+    _report(config, data, evaluated=False)
 
 
 def save_feature(config: Config, options: Options, device: torch.device) -> None:
@@ -150,17 +154,20 @@ def test(config: Config, options: Options, device: torch.device) -> None:
     path = _best_model(config, options.resume)
     record, source = Record(config, "test"), fingerprint(path)
     results = config.run_dir / "results.json"
+    data, network = open_data(config), None
     if not record.is_done(source, results, options.force):
-        data = open_data(config)
         network = load_network(config, data, path, device)
         record.undo()
-        result = evaluate(
-            network,
-            whole_image_loader(config, data, data.validation, device),
-            len(data.classes),
-            device,
-            on_image=PredictionWriter(config.run_dir / "preds", data.palette),
-        )
+        write_prediction = PredictionWriter(config.run_dir / "preds", data.palette)
+        image_scores = ImageScores(data.validation, len(data.classes), device)
+
+        def on_image(*seen) -> None:
+            write_prediction(*seen)
+            image_scores(*seen)
+
+        loader = whole_image_loader(config, data, data.validation, device)
+        result = evaluate(network, loader, len(data.classes), device, on_image=on_image)
+        image_scores.save(config.run_dir / IMAGE_SCORES)
         if is_main():
             save_results(results, data.classes, result, checkpoint=str(path))
         record.done(source)
@@ -168,6 +175,7 @@ def test(config: Config, options: Options, device: torch.device) -> None:
         classes = tuple(json.loads(results.read_text())["iou"])
         log.info("\n" + scores_table(classes, {config.experim_name: read_results(results)}))
         log.info(f"predictions: {config.run_dir / 'preds'}")
+    _report(config, data, network=network, device=device)
 
 
 def summary(config: Config, options: Options, device: torch.device) -> None:
@@ -189,6 +197,19 @@ def summary(config: Config, options: Options, device: torch.device) -> None:
     for what, name in (("predictions", "preds/"), ("checkpoint", "best_model.pth"), ("log", "log.txt")):
         log.info(f"{what + ':':13}{config.baseline_dir / name}, {config.run_dir / name}")
     log.info(f"curves:      tensorboard --logdir {config.trainer.log_dir}")
+    _report(config, data)
+
+
+def _report(config: Config, data: SegmentationData, **more) -> None:
+    """Write the run's page; where that fails, the stage stays done."""
+    if not is_main():
+        return
+    try:
+        log.info(f"report:      {write_report(config, data, **more)}")
+    except Exception as error:
+        log.warning(
+            f"{config.run_dir / 'report.html'}: could not be written ({type(error).__name__}: {error})", exc_info=True
+        )
 
 
 def plan(config: Config, options: Options, device: torch.device) -> None:

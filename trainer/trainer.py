@@ -25,7 +25,7 @@ from utils.config import BASELINE, Config
 from utils.distributed import all_sum, any_process, barrier, is_main, rank, synchronise_batch_norm
 from utils.errors import UsageError
 from utils.logger import log, progress
-from utils.metrics import ConfusionMatrix, scores
+from utils.metrics import ClassCounts, ConfusionMatrix, scores
 from utils.precision import autocast
 from utils.schedule import Schedule, poly_factor
 from utils.stop import Stopped, StopRequest
@@ -58,6 +58,7 @@ class Trainer:
         # goes on, on any number of processes, adds up to the same.
         self.running: dict[str, Tensor] = {}
         self.confusion = ConfusionMatrix(self.n_classes, device)
+        self._count_labels_anew()
 
         subclasses = None if config.name == BASELINE else read_subclass_table(config, data)
         torch.manual_seed(config.random_seed)
@@ -83,7 +84,7 @@ class Trainer:
             n_subclasses=subclasses.n_subclasses if subclasses else 0,
         )
         self.validation = whole_image_loader(config, data, data.validation, device)
-        self.board = Board(config, data, self.iteration, self.epochs_done)
+        self.board = Board(config, data, self.iteration, self.epochs_done, subclasses)
         self.stop = StopRequest()
 
     def train(self) -> float:
@@ -107,12 +108,16 @@ class Trainer:
         with bar, self.stop:
             while self.epochs_done < schedule.epochs and not self.finished:
                 epoch = self.epochs_done
-                self._train_epoch(epoch, batches, bar)
                 last = epoch + 1 == schedule.epochs
-                if settings.val and (last or (epoch + 1) % settings.val_per_epochs == 0):
-                    self._validate(epoch)
-                elif last:
-                    self._save_model("best_model.pth")
+                validate = settings.val and (last or (epoch + 1) % settings.val_per_epochs == 0)
+                pictures = validate and self.board.pictures_due(self.config, schedule, epoch)
+                self._train_epoch(epoch, batches, bar, pictures)
+                if validate:
+                    self._validate(epoch, pictures)
+                else:
+                    self.labels.counts += self.confusion.counts.sum(1)
+                    if last:
+                        self._save_model("best_model.pth")
                 early = self.not_improved >= schedule.early_stop
                 self.epochs_done, self.finished = epoch + 1, last or early
                 self.confusion = ConfusionMatrix(self.n_classes, self.device)
@@ -120,16 +125,18 @@ class Trainer:
                     self._save()
                 if early:
                     log.info(f"no better model in {self.not_improved} validations: early stop")
-        self.board.close()
+        self.board.close(self.best)
         self.batches.log_bad(at_end=True)
         barrier()
         return self.best
 
-    def _train_epoch(self, epoch: int, batches: Iterator[dict[str, Tensor]], bar: tqdm) -> None:
+    def _train_epoch(self, epoch: int, batches: Iterator[dict[str, Tensor]], bar: tqdm, pictures: bool) -> None:
         """The iterations of an epoch that are still to do."""
         self.step.train()
+        batch = out = {}
         while self.iteration < (epoch + 1) * self.schedule.iterations_per_epoch:
-            self._iterate(next(batches))
+            batch = next(batches)
+            out = self._iterate(batch)
             self.iteration += 1
             bar.update()
             if self.iteration % self.config.trainer.log_per_iter == 0:
@@ -139,11 +146,17 @@ class Trainer:
                 self._save()
             if stop:
                 raise Stopped
+        if pictures:
+            self.board.keep_unlabelled(batch, out)
         self._report_bad_steps()
         self.batches.log_bad()
 
-    def _iterate(self, batch: dict[str, Tensor]) -> None:
-        """One step of the optimiser."""
+    def _count_labels_anew(self) -> None:
+        """Start the counts of labels and used pseudo labels since the last validation; labels come with each epoch."""
+        self.labels, self.pseudo_labels = (ClassCounts(self.n_classes, self.device) for _ in range(2))
+
+    def _iterate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """One step of the optimiser; what the training step reports."""
         factor = poly_factor(self.iteration, self.schedule.iterations)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
@@ -155,10 +168,16 @@ class Trainer:
             out = self.step(**batch)
         out["total"].backward()
         good = self.guard.step(out["total"], self.iteration, self.batches.ids)
-        self.confusion.update(out.pop("prediction"), torch.where(good, batch["y"], IGNORE))
+        out = {name: value.detach() for name, value in out.items()}
+        self.confusion.update(out["prediction"], torch.where(good, batch["y"], IGNORE))
+        if "pseudo_label" in out:
+            self.pseudo_labels.update(torch.where(good, out["pseudo_label"], IGNORE))
         for name, value in out.items():
-            pair = torch.stack([torch.where(good, value.detach(), 0).double(), good.double()])
+            if value.ndim > 0:
+                continue
+            pair = torch.stack([torch.where(good, value, 0).double(), good.double()])
             self.running[name] = self.running[name] + pair if name in self.running else pair
+        return out
 
     def _log_scalars(self, bar: tqdm) -> None:
         self._report_bad_steps()
@@ -180,9 +199,8 @@ class Trainer:
         minutes = self.config.trainer.save_minutes
         return is_main() and minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
 
-    def _validate(self, epoch: int) -> None:
+    def _validate(self, epoch: int, pictures: bool) -> None:
         started = time.monotonic()
-        pictures = self.board.pictures_due(self.config, self.schedule, epoch)
         result = evaluate(
             self.network,
             self.validation,
@@ -195,19 +213,25 @@ class Trainer:
         if any_process([self.stop.asked])[0]:
             self._save()  # of before: a validation that was broken off is done again
             raise Stopped
+        self.labels.counts += self.confusion.counts.sum(1)
         train_scores = scores(all_sum(self.confusion.counts))
         better = result.mean_iou > self.best
         change = f"{100 * (result.mean_iou - self.best):+.2f} against the best" if self.best >= 0 else "the first"
         log.info(
             f"epoch {epoch + 1}/{self.schedule.epochs}, iteration {self.iteration}: val mIoU "
             f"{percent(result.mean_iou)} ({change}), train mIoU {percent(train_scores.mean_iou)}, "
-            f"{time.monotonic() - started:.1f} s"
+            f"{time.monotonic() - started:.1f} s",
+            extra={"good": better},
         )
         self.not_improved = 0 if better else self.not_improved + 1
         if better:
             self.best = result.mean_iou
             self._save_model("best_model.pth")
-        self.board.validation(self.iteration, epoch, result, train_scores)
+        for counted in (self.labels, self.pseudo_labels):
+            all_sum(counted.counts)
+        shares = self.labels.shares(), self.pseudo_labels.shares()
+        self.board.validation(self.iteration, epoch, result, train_scores, *shares)
+        self._count_labels_anew()
 
     def _save_model(self, name: str) -> None:
         """Write the network alone, which is what evaluation and prediction need."""
@@ -220,7 +244,9 @@ class Trainer:
         No random state is in it: what is random follows from seed, iteration and rank.
         """
         self._saved_at = time.monotonic()
-        sums = [all_sum(value.clone()) for value in (self.confusion.counts, *self.running.values())]
+        counts = {"confusion": self.confusion, "labels": self.labels, "pseudo_labels": self.pseudo_labels}
+        counts = {name: all_sum(counted.counts.clone()).cpu() for name, counted in counts.items()}
+        running = {name: all_sum(value.clone()).cpu() for name, value in self.running.items()}
         self.board.flush()
         if not is_main():
             return
@@ -230,8 +256,8 @@ class Trainer:
             "finished": self.finished,
             "not_improved": self.not_improved,
             "optimizer": self.optimizer.state_dict(),
-            "confusion": sums[0].cpu(),
-            "running": dict(zip(self.running, (value.cpu() for value in sums[1:]), strict=True)),
+            **counts,
+            "running": running,
             **identity(self.config),
         }
         self._write(NEWEST, self.epochs_done, resume=resume, keep=self.config.run_dir / PREVIOUS)
@@ -262,7 +288,8 @@ class Trainer:
             setattr(self, name, state[name])
         self.best = float(checkpoint["monitor_best"])
         if is_main():  # they are sums over all processes
-            self.confusion.counts += state["confusion"].to(self.device)
+            for name in ("confusion", "labels", "pseudo_labels"):
+                getattr(self, name).counts += state[name].to(self.device)
             self.running = {name: value.to(self.device) for name, value in state["running"].items()}
         log.info(f"{path}: {'is finished' if self.finished else f'going on at iteration {self.iteration}'}")
 

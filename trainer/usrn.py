@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dataloaders.reading import IGNORE
 from models import USRN
 from models.deeplab import upsample
 from trainer.baseline import cross_entropy
@@ -111,7 +112,9 @@ class USRNStep(nn.Module):
         dict
             ``total`` with a graph. For the log: the losses ``Ls``, ``Ls_sub``, ``Lu_reg``, ``Lu_sub``;
             ``prediction`` (N, H, W) of x; shares of pixels ``confident``, ``confident_sub`` (pseudo label used)
-            and ``gate_open`` (class prediction left alone).
+            and ``gate_open`` (class prediction left alone). For pictures, of the weak view at the stride of the
+            pseudo labels: ``p_cls`` (N, C, H', W'), and (N, H', W') ``pseudo_sub`` (most probable subclass),
+            ``left_alone`` and ``pseudo_label`` (``IGNORE`` where it is not used).
         """
         logits, sub_logits = (upsample(z.float(), x.shape[2:]) for z in self._classify(x))
         Ls = cross_entropy(logits, y)
@@ -136,6 +139,8 @@ class USRNStep(nn.Module):
             out |= {"Lu_reg": Lu_reg.detach(), "Lu_sub": Lu_sub.detach()}
             out |= {"confident": mask.float().mean(), "confident_sub": mask_sub.float().mean()}
             out |= {"gate_open": left_alone.float().mean()}
+            out |= {"p_cls": p_cls, "pseudo_sub": pseudo_sub, "left_alone": left_alone}
+            out |= {"pseudo_label": pseudo.where(mask, IGNORE)}
         return out | {"total": total}
 
     def _classify(self, images: Tensor, pool: bool = False) -> tuple[Tensor, Tensor]:

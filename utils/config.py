@@ -204,9 +204,10 @@ class Config(Section):
 
 
 # Keys and sections that change how a run is written, how fast it goes or what is done with it, not what comes out.
-_WITHOUT_EFFECT = {
-    "num_workers", "save_dir", "save_period", "save_minutes", "max_bad_steps", "log_dir", "log_per_iter",
-    "tensorboardX", "data_dir", "label_subcls", "predict", "on_bad_sample",
+_PATHS = {"save_dir", "log_dir", "data_dir", "label_subcls"}
+_WITHOUT_EFFECT = _PATHS | {
+    "num_workers", "save_period", "save_minutes", "max_bad_steps", "log_per_iter", "tensorboardX", "predict",
+    "on_bad_sample",
 }  # fmt: skip
 
 
@@ -218,6 +219,12 @@ def differing_keys(old: dict[str, Any], new: Config) -> list[str]:
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key) and _WITHOUT_EFFECT.isdisjoint(key.split("."))
     ]
+
+
+def flat_settings(config: Config, *, changed_only: bool = False) -> dict[str, Any]:
+    """Values by key (``trainer.epochs``), without the paths; with ``changed_only``, those that are no defaults."""
+    values = _flatten(config.model_dump(exclude_defaults=changed_only))
+    return {key: value for key, value in values.items() if key.rpartition(".")[2] not in _PATHS}
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A run's log: lines on the console that leave progress bars alone, and the same lines in log.txt."""
 
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -11,10 +12,21 @@ from utils.distributed import is_main
 log = logging.getLogger("usrn")
 
 
+_YELLOW, _GREEN, _PLAIN = "\033[33m", "\033[32m", "\033[0m"
+
+
 class _Console(logging.Handler):
+    """Lines on stdout, warnings on stderr; on a terminal, warnings yellow and ``extra={"good": True}`` green."""
+
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr if record.levelno >= logging.WARNING else sys.stdout)
-        sys.stdout.flush()
+        warning = record.levelno >= logging.WARNING
+        stream = sys.stderr if warning else sys.stdout
+        colour = _YELLOW if warning else _GREEN if getattr(record, "good", False) else ""
+        line = self.format(record)
+        if colour and stream.isatty() and not os.environ.get("NO_COLOR"):
+            line = colour + line + _PLAIN
+        tqdm.write(line, file=stream)
+        stream.flush()
 
 
 def start_log(path: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""Intersection over union from a confusion matrix."""
+"""Counts of pixels, and intersection over union from a confusion matrix."""
 
 from dataclasses import dataclass
 
@@ -23,12 +23,34 @@ class ConfusionMatrix:
         self.counts += counts[:-1].view_as(self.counts)
 
 
+class ClassCounts:
+    """Pixels of every class, int64 (C,), kept on the device of what it is given."""
+
+    def __init__(self, n_classes: int, device: torch.device | str = "cpu"):
+        self.n_classes = n_classes
+        self.counts = torch.zeros(n_classes, dtype=torch.int64, device=device)
+
+    def update(self, labels: Tensor) -> None:
+        """Add pixels: an int64 tensor; values outside the classes are ignored."""
+        labels = labels.flatten()
+        inside = (labels >= 0) & (labels < self.n_classes)
+        # No bincount, which would make a GPU wait for the host.
+        self.counts.scatter_add_(0, labels.clamp(0, self.n_classes - 1), inside.long())
+
+    def shares(self) -> list[float] | None:
+        """Every class's share of the pixels; None where there are none."""
+        total = int(self.counts.sum())
+        return (self.counts / total).tolist() if total else None
+
+
 @dataclass(frozen=True)
 class Scores:
     """What a confusion matrix says.
 
     Attributes
     ----------
+    counts
+        The confusion matrix, int64 (C, C): rows targets, columns predictions.
     correct, labelled
         Pixels.
     intersection, union
@@ -39,6 +61,7 @@ class Scores:
         Over the classes that occur. NaN where none does.
     """
 
+    counts: Tensor
     correct: int
     labelled: int
     intersection: Tensor
@@ -58,6 +81,7 @@ def scores(counts: Tensor) -> Scores:
     union = counts.sum(0) + counts.sum(1) - intersection
     iou = torch.where(union > 0, intersection.double() / union, torch.nan)
     return Scores(
+        counts=counts,
         correct=int(intersection.sum()),
         labelled=int(counts.sum()),
         intersection=intersection,

@@ -79,9 +79,10 @@ def _train(config_file, overrides, kill_at, killed_rank, largest_file, device) -
     iterate = Trainer._iterate
 
     def iterate_or_die(self, batch):
-        iterate(self, batch)
+        out = iterate(self, batch)
         if self.iteration == kill_at and distributed.rank() == killed_rank:
             os.kill(os.getpid(), signal.SIGKILL)
+        return out
 
     Trainer._iterate = iterate_or_die
     stages.run_stage("train", load_config(config_file, list(overrides)), stages.Options(resume="auto"), device)

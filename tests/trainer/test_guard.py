@@ -116,8 +116,9 @@ def test_run_that_only_fails_ends_with_the_weights_of_before(tiny_configs, logge
     iterate = trainer._iterate
 
     def iterate_and_keep(batch):
-        iterate(batch)
+        out = iterate(batch)
         weights.append({name: value.clone() for name, value in trainer.network.state_dict().items()})
+        return out
 
     trainer._iterate = iterate_and_keep
     with pytest.raises(UsageError, match="2 steps in a row"):

@@ -20,8 +20,8 @@ def train(config_file, *overrides, resume=None, stop_after=None):
         iterate = trainer._iterate
 
         def iterate_and_ask(batch):
-            iterate(batch)
             trainer.stop.asked = trainer.iteration + 1 == stop_after
+            return iterate(batch)
 
         trainer._iterate = iterate_and_ask
         with pytest.raises(Stopped):
@@ -93,6 +93,11 @@ def test_unsupervised_losses_wait_for_their_epoch(tiny_configs):
     baseline = load_config(tiny_configs[0])
     for stage in (stages.train, stages.save_feature, stages.clustering):
         stage(baseline, stages.Options(), CPU)
-    _, run_dir = train(tiny_configs[1], "model.epoch_start_unsup=2", "trainer.log_per_iter=1")
+    settings = ("model.epoch_start_unsup=2", "model.pos_thresh_value=0", "trainer.log_per_iter=1")
+    _, run_dir = train(tiny_configs[1], *settings)
     with_unsupervised = [entry["iteration"] for entry in history(run_dir) if "Lu_reg" in entry]
     assert with_unsupervised == [5, 6, 7, 8]  # two iterations an epoch; epochs 0 and 1 are supervised
+    shares = {entry["iteration"]: entry["pseudo_label_shares"] for entry in history(run_dir)
+              if "pseudo_label_shares" in entry}  # fmt: skip
+    assert {iteration: sum(values) for iteration, values in shares.items()} == pytest.approx({6: 1, 8: 1})
+    assert all(sum(entry["label_shares"]) == pytest.approx(1) for entry in history(run_dir) if "epoch" in entry)

@@ -92,6 +92,17 @@ def test_no_pseudo_label_above_the_threshold_means_no_unsupervised_loss(batch):
     assert out["Lu_reg"] == out["Lu_sub"] == out["confident"] == out["confident_sub"] == 0
 
 
+def test_step_hands_out_what_became_of_the_weak_view(batch):
+    out = make_step(pos_thresh_value=0.4)(**batch)
+    assert out["pseudo_label"].shape == out["pseudo_sub"].shape == out["left_alone"].shape == (2, 4, 4)
+    assert out["p_cls"].shape == (2, 3, 4, 4)
+    used = out["pseudo_label"] != IGNORE
+    assert used.float().mean() == out["confident"]
+    parent = PARENTS[out["pseudo_sub"]]
+    expected = torch.where(out["left_alone"], out["p_cls"].argmax(1), parent)
+    assert torch.equal(out["pseudo_label"][used], expected[used])
+
+
 def test_batch_norm_sees_labelled_strong_and_weak_apart(batch):
     step = make_step()
     step(**batch)

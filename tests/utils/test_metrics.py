@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from utils.metrics import ConfusionMatrix, scores
+from utils.metrics import ClassCounts, ConfusionMatrix, scores
 
 
 def scores_of(prediction, target, n_classes=3):
@@ -67,3 +67,12 @@ def test_nothing_labelled_gives_nan_and_no_error():
     result = scores_of([0, 1], [255, 255])
     assert math.isnan(result.mean_iou)
     assert math.isnan(result.pixel_accuracy)
+
+
+def test_class_counts_add_up_and_leave_out_what_is_no_class():
+    counts = ClassCounts(3)
+    assert counts.shares() is None
+    counts.update(torch.tensor([[0, 0, -1], [2, 3, 255]]))
+    counts.update(torch.tensor([0]))
+    assert counts.counts.tolist() == [3, 0, 1]
+    assert counts.shares() == [0.75, 0, 0.25]
