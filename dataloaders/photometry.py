@@ -4,6 +4,8 @@ What is random is drawn beforehand, image by image (``draw_photometry``), so tha
 many processes share it.
 """
 
+from functools import cache
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -49,8 +51,7 @@ def to_unit(images: Tensor) -> Tensor:
 
 def normalise(images: Tensor) -> Tensor:
     """Images in [0, 1], (N, 3, H, W), as the network takes them."""
-    mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
-    return (images - mean) / std
+    return (images - _by_channel(MEAN, images.device)) / _by_channel(STD, images.device)
 
 
 def apply_photometry(images: Tensor, parameters: Tensor) -> Tensor:
@@ -90,6 +91,13 @@ def _where(chosen: Tensor, like: Tensor) -> Tensor:
     return chosen.nonzero().flatten().to(like.device, non_blocking=True)
 
 
+@cache
+def _by_channel(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """Constants of red, green and blue, (1, 3, 1, 1). Kept: to copy them anew would make a GPU wait for the host."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device).view(1, 3, 1, 1)
+
+
 def gaussian_blur(images: Tensor) -> Tensor:
     """Blur with a 5x5 Gaussian, edges reflected, as OpenCV does it."""
     at = torch.arange(BLUR_KERNEL, dtype=torch.float32, device=images.device) - BLUR_KERNEL // 2
@@ -102,7 +110,7 @@ def gaussian_blur(images: Tensor) -> Tensor:
 
 
 def _luma(images: Tensor) -> Tensor:
-    return (images * images.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return (images * _by_channel(_LUMA, images.device)).sum(1, keepdim=True)
 
 
 def _blend(images: Tensor, other: Tensor | float, factor: Tensor) -> Tensor:
@@ -134,6 +142,5 @@ def _hue(images: Tensor, shift: Tensor) -> Tensor:
     )
     hue = sixth / 6 + shift
     # f(n) = v - c max(0, min(k, 4 - k, 1)), k = (n + 6 hue) mod 6, for n = 5 (red), 3 (green), 1 (blue)
-    offset = images.new_tensor((5.0, 3.0, 1.0)).view(1, 3, 1, 1)
-    k = torch.remainder(offset + 6 * hue, 6)
+    k = torch.remainder(_by_channel((5.0, 3.0, 1.0), images.device) + 6 * hue, 6)
     return value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1)

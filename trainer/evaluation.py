@@ -1,5 +1,6 @@
 """Validation, the per-class table, and predictions as pictures."""
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -47,9 +48,9 @@ def evaluate(
     autocast: torch.autocast | None = None,
     on_image: OnImage | None = None,
 ) -> Scores:
-    """Scores over the images of all processes; the network is left in the mode it came in."""
-    was_training = network.training
-    network.eval()
+    """Scores over the images of all processes; the network itself is left as it is."""
+    # A copy, because CPUs evaluate faster with channels last, but do not train faster.
+    network = copy.deepcopy(network).to(memory_format=torch.channels_last).eval()
     confusion = ConfusionMatrix(n_classes, device)
     for batch in progress(loader, desc="validation", unit="batch"):
         images = normalise(to_unit(batch["images"].to(device, non_blocking=True)))
@@ -64,7 +65,6 @@ def evaluate(
             confusion.update(prediction, target.to(device, non_blocking=True))
             if on_image is not None:
                 on_image(sample, image[:, :height, :width], target, prediction)
-    network.train(was_training)
     return scores(all_sum(confusion.counts))
 
 

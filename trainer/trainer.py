@@ -16,6 +16,7 @@ from trainer.baseline import BaselineStep
 from trainer.batches import TrainingBatches
 from trainer.board import Board
 from trainer.evaluation import evaluate, percent, whole_image_loader
+from trainer.execution import autocast, choose_precision, compile_forward
 from trainer.subclass_table import SubclassTable, read_subclass_table
 from trainer.usrn import USRNStep
 from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
@@ -57,11 +58,15 @@ class Trainer:
         step = self._step(subclasses).to(device)
         if device.type == "cuda":
             step = step.to(memory_format=torch.channels_last)
+        precision = choose_precision(config.trainer.precision, device)
+        self.autocast = autocast(precision, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.optimizer = self._optimizer()
         if resume is not None:
             self._resume(resume)
+        if config.trainer.compile:
+            compile_forward(step)
         self.step = _distribute(step, device)
-        self.autocast = _autocast(config, device)
 
         self.batches = TrainingBatches(
             config,
@@ -125,8 +130,9 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         with self.autocast:
             out = self.step(**batch)
-        out["total"].backward()
-        self.optimizer.step()
+        self.scaler.scale(out["total"]).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         return out | {"total": out["total"].detach()}
 
     def _log_scalars(self, bar: tqdm) -> None:
@@ -171,6 +177,7 @@ class Trainer:
                 "not_improved": self.not_improved,
                 "finished": finished,
                 "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
                 "config": json.dumps(self.config.model_dump()),
             }
         path = self.config.run_dir / name
@@ -187,6 +194,8 @@ class Trainer:
             raise UsageError(f"{path}: is at iteration {state['iteration']}, beyond the {self.schedule.iterations} of "
                              "this configuration.")  # fmt: skip
         self.optimizer.load_state_dict(state["optimizer"])
+        if state.get("scaler"):
+            self.scaler.load_state_dict(state["scaler"])
         self.iteration, self.not_improved = state["iteration"], state["not_improved"]
         self.best = float(checkpoint["monitor_best"])
         log.info(f"{path}: going on at iteration {self.iteration}")
@@ -229,7 +238,7 @@ class Trainer:
             {"params": list(self.network.head_parameters()), "initial_lr": args.lr},
             {"params": list(self.network.backbone_parameters()), "initial_lr": backbone_lr},
         ]
-        return torch.optim.SGD(groups, lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay)
+        return torch.optim.SGD(groups, lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay, fused=True)
 
     def _describe(self) -> None:
         schedule, parameters = self.schedule, sum(p.numel() for p in self.network.parameters())
@@ -246,11 +255,3 @@ def _distribute(step: nn.Module, device: torch.device) -> nn.Module:
     synchronised = synchronise_batch_norm(step, device)
     ids = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(synchronised, device_ids=ids, broadcast_buffers=False)
-
-
-def _autocast(config: Config, device: torch.device) -> torch.autocast:
-    precision = config.trainer.precision
-    if precision == "auto":
-        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        precision = "bf16" if bf16 else "fp32"
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
