@@ -4,7 +4,7 @@
     python -m benchmarks.validation --batch 8 --device cuda
 
 The original's way: one image at a time, float32, both branches, loss and metrics read back for every image. Ours is
-``evaluate``, batched over images of one size. Images are in memory; reading them is no part of it. Prints seconds, images
+``evaluate``, batched over images of one size. Images are in memory; reading them is no part. Prints seconds, images
 a second and ratios, and, last, one JSON line.
 """
 
