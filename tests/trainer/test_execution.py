@@ -1,6 +1,8 @@
 """Fast ways of running a step against plain ones, and what they must not do: wait for the host, grow, fail."""
 
 import gc
+import json
+import math
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from dataloaders.photometry import apply_photometry, draw_photometry, normalise,
 from models import USRN
 from models.layers import DilatedConv2d
 from trainer import execution
+from trainer.board import Board
 from trainer.trainer import Trainer
 from trainer.usrn import USRNStep
 from utils.config_file import load_config
@@ -112,28 +115,27 @@ def test_auto_is_float32_without_a_gpu_and_bf16_on_one_that_has_it(monkeypatch):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_run_in_half_precision_goes_on_with_the_scale_of_its_losses(tiny_configs, precision):
+def test_run_in_half_precision_keeps_the_scale_of_its_losses(tiny_configs, precision):
     config = load_config(tiny_configs[0], [f"trainer.precision={precision}"])
     trainer = Trainer(config, open_data(config), CPU)
-    out = trainer._iterate(next(iter(trainer.batches)))
-    assert out["total"].dtype == torch.float32
-    assert out["total"].isfinite()
-    trainer._save("checkpoint.pth", 0, finished=False)
-    scale = trainer.scaler.get_scale()
-    again = Trainer(config, open_data(config), CPU, config.run_dir / "checkpoint.pth")
-    assert again.scaler.get_scale() == scale
-    assert again.scaler.is_enabled() == (precision == "fp16")
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=512.0, enabled=precision == "fp16")
+    trainer.train()
+    history = [json.loads(line) for line in (config.run_dir / "history.jsonl").read_text().splitlines()]
+    assert all(math.isfinite(entry["total"]) for entry in history if "total" in entry)
+    resumed = Trainer(config, open_data(config), CPU, config.run_dir / "checkpoint.pth")
+    assert resumed.scaler.get_scale() == (512.0 if precision == "fp16" else 1.0)
 
 
-def test_iterations_leave_nothing_behind(tiny_configs):
-    config = load_config(tiny_configs[0], ["trainer.epochs=100"])
-    trainer = Trainer(config, open_data(config), CPU)
-    batches = iter(trainer.batches)
+def test_iterations_leave_nothing_behind(tiny_configs, monkeypatch):
+    counts = []
 
-    def tensors_after(iterations):
-        for _ in range(iterations):
-            trainer._iterate(next(batches))
+    def count_tensors(*_):
         gc.collect()
-        return sum(issubclass(type(value), torch.Tensor) for value in gc.get_objects())
+        counts.append(sum(issubclass(type(value), torch.Tensor) for value in gc.get_objects()))
 
-    assert tensors_after(20) == tensors_after(100)
+    monkeypatch.setattr(Board, "losses", count_tensors)
+    settings = ["trainer.epochs=20", "trainer.log_per_iter=20", "trainer.val=false", "trainer.save_period=1000"]
+    config = load_config(tiny_configs[0], settings)
+    Trainer(config, open_data(config), CPU).train()
+    assert len(counts) == 4
+    assert len(set(counts[1:])) == 1
