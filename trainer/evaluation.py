@@ -1,6 +1,5 @@
 """Validation, the per-class table, and predictions as pictures."""
 
-import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader
 from dataloaders.description import Sample, SegmentationData
 from dataloaders.photometry import normalise, to_unit
 from dataloaders.streams import EvaluationStream, evaluation_loader
+from trainer.execution import evaluation_copy
 from utils.config import Config
 from utils.distributed import all_sum, rank, world_size
 from utils.logger import progress
@@ -49,8 +49,7 @@ def evaluate(
     on_image: OnImage | None = None,
 ) -> Scores:
     """Scores over the images of all processes; the network itself is left as it is."""
-    # A copy, because CPUs evaluate faster with channels last, but do not train faster.
-    network = copy.deepcopy(network).to(memory_format=torch.channels_last).eval()
+    network = evaluation_copy(network)
     confusion = ConfusionMatrix(n_classes, device)
     for batch in progress(loader, desc="validation", unit="batch"):
         images = normalise(to_unit(batch["images"].to(device, non_blocking=True)))

@@ -1,7 +1,11 @@
 """How a training step is executed: its precision, and compiled or not. What comes out is the same up to rounding."""
 
+import copy
+from itertools import pairwise
+
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from utils.logger import log
 
@@ -20,6 +24,20 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     if precision == "fp32":
         return torch.autocast(device.type, enabled=False)
     return torch.autocast(device.type, dtype=DTYPES[precision])
+
+
+def evaluation_copy(network: nn.Module) -> nn.Module:
+    """A copy that only evaluates, faster: channels last, and batch norms part of the convolutions they follow.
+
+    A batch norm follows the convolution that is defined just before it in the same module.
+    """
+    network = copy.deepcopy(network).eval()
+    for module in network.modules():
+        for (conv_name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, norm_name, nn.Identity())
+    return network.to(memory_format=torch.channels_last)
 
 
 def compile_forward(module: nn.Module) -> None:

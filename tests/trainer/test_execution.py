@@ -82,6 +82,17 @@ def test_step_colour_and_confusion_matrix_read_nothing_back_from_the_device():
     ConfusionMatrix(3, meta).update(out["prediction"], make_batch(meta)["y"])
 
 
+def test_network_that_only_evaluates_gives_the_same_logits_and_has_no_batch_norm():
+    network = make_network()
+    images = make_batch()["x"]
+    network(images)  # moves the running statistics
+    network.eval()
+    fast = execution.evaluation_copy(network)
+    torch.testing.assert_close(fast(images), network(images), rtol=1e-5, atol=1e-5)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in fast.modules())
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
+
+
 def failing_backend(graph, inputs):
     raise RuntimeError("no compiler here")
 
