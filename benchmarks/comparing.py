@@ -83,7 +83,7 @@ def make_data(root: Path, n_train: int, n_val: int, size: tuple[int, int], crop:
                 "precision": precision,
                 "compile": compile,
                 "tensorboardX": False,
-            },  # fmt: skip
+            },
         }
     )
 
@@ -91,7 +91,8 @@ def make_data(root: Path, n_train: int, n_val: int, size: tuple[int, int], crop:
 def in_turn(ways: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> list[Row]:
     """Time each way ``rounds`` times, one after the other, after one round of warming up: medians in seconds.
 
-    Beside the wall time there is the processor time of all threads, which depends less on what else the machine does.
+    Beside the wall time there is the processor time of all threads, which depends less on what else the machine does;
+    on a GPU, the memory that a round takes above what is held between rounds (networks, momentum).
     Ratios are those of the first way to each.
     """
     wall: dict[str, list[float]] = {name: [] for name in ways}

@@ -52,13 +52,15 @@ def main() -> None:
 
         batch = trainer.batches._supervised(labelled) | trainer.batches._two_views(unlabelled)
         batch = {name: values.cpu() for name, values in batch.items()}
+        if device.type == "cuda":
+            batch = {name: values.pin_memory() for name, values in batch.items()}
         torch.manual_seed(0)
         network = USRN(len(COUNTS), sum(COUNTS), layers=options.layers).to(device)
         class_of_subclass = torch.repeat_interleave(torch.arange(len(COUNTS)), torch.tensor(COUNTS)).to(device)
         step = OriginalStep(network, class_of_subclass, len(COUNTS))
 
         def original() -> None:
-            step({name: values.to(device) for name, values in batch.items()})
+            step({name: values.to(device, non_blocking=True) for name, values in batch.items()})
 
         precision = choose_precision(options.precision, device)
         rows = in_turn({"the original's": original, f"this code, {precision}": ours}, options.rounds, device)
