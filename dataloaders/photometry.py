@@ -4,6 +4,8 @@ What is random is drawn beforehand, image by image (``draw_photometry``), so tha
 many processes share it.
 """
 
+from functools import cache
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -49,13 +51,12 @@ def to_unit(images: Tensor) -> Tensor:
 
 def normalise(images: Tensor) -> Tensor:
     """Images in [0, 1], (N, 3, H, W), as the network takes them."""
-    mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
-    return (images - mean) / std
+    return (images - _by_channel(MEAN, images.device)) / _by_channel(STD, images.device)
 
 
 def denormalise(images: Tensor) -> Tensor:
     """What ``normalise`` took, rounded: uint8 (N, 3, H, W)."""
-    mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+    mean, std = (_by_channel(values, images.device) for values in (MEAN, STD))
     return (images * std + mean).mul_(255).round_().clamp_(0, 255).byte()
 
 
@@ -86,6 +87,13 @@ def _apply(image: Tensor, parameters: list[float]) -> Tensor:
         for operation in _ORDERS[int(order)]:
             image = (_brightness, _contrast, _saturation, _hue)[operation](image, factors[operation])
     return _luma(image).expand(-1, 3, -1, -1) if grayscale else image
+
+
+@cache
+def _by_channel(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """Constants of red, green and blue, (1, 3, 1, 1). Kept: to copy them anew would make a GPU wait for the host."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
 def gaussian_blur(images: Tensor) -> Tensor:

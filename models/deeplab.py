@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.layers import DilatedConv2d
+
 ASPP_DILATIONS = (1, 6, 12, 18)  # for output stride 16; 1 stands for the 1x1 branch
 LOW_LEVEL_REDUCED = 48  # channels to which the decoder brings the low-level feature
 
@@ -18,8 +20,10 @@ class AtrousBranch(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, dilation: int) -> None:
         super().__init__()
-        kernel, padding = (1, 0) if dilation == 1 else (3, dilation)
-        self.atrous_conv = nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=False)
+        if dilation == 1:
+            self.atrous_conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        else:
+            self.atrous_conv = DilatedConv2d(in_channels, out_channels, dilation)
         self.bn = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU(inplace=True)
 

@@ -4,6 +4,8 @@ from copy import deepcopy
 
 from torch import Tensor, nn
 
+from models.layers import DilatedConv2d
+
 # Bottlenecks in layers 1-4. 14 and 26 are for demos and tests: they have no ImageNet weights.
 BLOCKS: dict[int, tuple[int, int, int, int]] = {
     14: (1, 1, 1, 1),
@@ -25,7 +27,10 @@ class Bottleneck(nn.Module):
         out_channels = width * self.expansion
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=dilation, dilation=dilation, bias=False)
+        if dilation == 1:
+            self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+        else:
+            self.conv2 = DilatedConv2d(width, width, dilation)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from dataloaders.description import Sample, SegmentationData
 from dataloaders.photometry import normalise, to_unit
 from dataloaders.streams import EvaluationStream, evaluation_loader
+from trainer.execution import evaluation_copy
 from utils.config import Config
 from utils.distributed import all_sum, rank, world_size
 from utils.logger import progress
@@ -51,12 +52,11 @@ def evaluate(
     on_image: OnImage | None = None,
     stop: StopRequest | None = None,
 ) -> Scores:
-    """Scores over the images of all processes; the network is left in the mode it came in.
+    """Scores over the images of all processes; the network itself is left as it is.
 
     On a request to stop the rest of the images is left out: such scores are worth nothing.
     """
-    was_training = network.training
-    network.eval()
+    network = evaluation_copy(network)
     confusion = ConfusionMatrix(n_classes, device)
     for batch in progress(loader, desc="validation", unit="batch"):
         if stop is not None and stop.asked:
@@ -73,7 +73,6 @@ def evaluate(
             confusion.update(prediction, target.to(device, non_blocking=True))
             if on_image is not None:
                 on_image(sample, image[:, :height, :width], target, prediction)
-    network.train(was_training)
     return scores(all_sum(confusion.counts))
 
 

@@ -68,11 +68,11 @@ class StepGuard:
             images = "; ".join(
                 f"{stream} {', '.join(id_ for part in gather(own) for id_ in part)}" for stream, own in ids.items()
             )
-            log.warning(f"iteration {iteration}: the loss is not finite; this step is skipped; images: {images}")
+            log.warning(f"iteration {iteration}: loss or gradient is not finite; step skipped; images: {images}")
             if self._in_a_row == self.max_bad_steps:
                 raise UsageError(
-                    f"the loss was not finite in {self._in_a_row} steps in a row, the last of which had the images "
-                    f"{images}. The weights of before are saved. Lower optimizer.args.lr, or look at these images "
+                    f"loss or gradient was not finite in {self._in_a_row} steps in a row, the last of which had the "
+                    f"images {images}. The weights of before are saved. Lower optimizer.args.lr, or look at them "
                     "(--check_data True)."
                 )
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dataloaders.description import SegmentationData
 from dataloaders.reading import IGNORE, read_mask
-from models import build_network
+from trainer.assembly import make_network
 from trainer.evaluation import evaluate, whole_image_loader
 from trainer.subclass_counts import samples_per_class, subclass_counts
 from trainer.subclass_table import TABLE, SubclassTable, read_subclass_table
@@ -101,9 +101,7 @@ def _subclasses(config: Config, data: SegmentationData) -> SubclassTable:
 
 
 def _parameters(config: Config, data: SegmentationData, table: SubclassTable, name: str) -> int:
-    model = config.model
-    sizes = {"layers": model.layers, "out_dim": model.out_dim, "base_width": model.base_width}
-    network = build_network(name, len(data.classes), table.n_subclasses, **sizes)
+    network = make_network(config.model_copy(update={"name": name}), len(data.classes), table.n_subclasses)
     return sum(parameter.numel() for parameter in network.parameters())
 
 

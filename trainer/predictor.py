@@ -16,6 +16,7 @@ from dataloaders.reading import read_image
 from dataloaders.streams import pad_to_multiple
 from models import build_network
 from models.architecture import infer_architecture
+from trainer.execution import autocast, choose_precision
 from trainer.sliding_window import logits_in_rows
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.config import Config, PredictConfig
@@ -23,7 +24,6 @@ from utils.config_file import load_config
 from utils.distributed import choose_device
 from utils.errors import UsageError
 from utils.palette import palette_of, voc_palette
-from utils.precision import autocast
 
 ImageLike = str | Path | Image.Image | np.ndarray
 """An image file, a PIL image, or RGB as uint8 (H, W, 3)."""
@@ -45,7 +45,7 @@ class Predictor:
     settings
         Windows, scales and flip.
     precision
-        As ``trainer.precision``: "auto", "fp32" or "bf16".
+        As ``trainer.precision``.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Predictor:
         self.network = network.to(self.device).eval()
         self.classes, self.palette = classes, palette
         self.settings = settings or PredictConfig()
-        self.precision = precision
+        self.precision = choose_precision(precision, self.device)
 
     def predict(self, image: ImageLike) -> np.ndarray:
         """Class indices, uint8 (H, W)."""

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from dataloaders import SegmentationData, make_ready, open_data
-from models import build_network, load_model
+from models import load_model
+from trainer.assembly import make_network
 from trainer.evaluation import (
     PredictionWriter,
     evaluate,
@@ -237,15 +238,8 @@ def load_network(config: Config, data: SegmentationData, path: Path, device: tor
     """The network of a configuration with a checkpoint's weights; it says itself how many subclasses it has."""
     state_dict = load_checkpoint(path)["state_dict"]
     head = state_dict.get("classifier_SubCls.1.weight")
-    model = config.model
-    network = build_network(
-        config.name,
-        len(data.classes),
-        None if config.name == BASELINE else (1 if head is None else len(head)),
-        layers=model.layers,
-        out_dim=model.out_dim,
-        base_width=model.base_width,
-    )
+    n_subclasses = None if config.name == BASELINE else (1 if head is None else len(head))
+    network = make_network(config, len(data.classes), n_subclasses)
     load_weights(network, state_dict, path)
     return network.to(device)
 

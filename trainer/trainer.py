@@ -5,33 +5,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 from tqdm import tqdm
 
 from dataloaders.description import SegmentationData
 from dataloaders.reading import IGNORE
-from models import build_network
-from trainer.baseline import BaselineStep
+from trainer.assembly import distribute, load_imagenet, make_network, make_optimizer, make_step
 from trainer.batches import TrainingBatches
 from trainer.board import Board
 from trainer.evaluation import evaluate, percent, whole_image_loader
+from trainer.execution import autocast, choose_precision, compile_forward
 from trainer.guard import StepGuard
 from trainer.resume import NEWEST, PREVIOUS, differences, identity
-from trainer.subclass_table import SubclassTable, read_subclass_table
-from trainer.usrn import USRNStep
+from trainer.subclass_table import read_subclass_table
 from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint, sweep
 from utils.config import BASELINE, Config
-from utils.distributed import all_sum, any_process, barrier, is_main, rank, synchronise_batch_norm
+from utils.distributed import all_sum, any_process, barrier, is_main, rank
 from utils.errors import UsageError
 from utils.logger import log, progress
 from utils.metrics import ClassCounts, ConfusionMatrix, scores
-from utils.precision import autocast
 from utils.schedule import Schedule, poly_factor
 from utils.stop import Stopped, StopRequest
-
-PRETRAINED = Path(__file__).parent.parent / "pretrained"
-BACKBONE_LR = 0.1
 
 
 class Trainer:
@@ -62,16 +56,22 @@ class Trainer:
 
         subclasses = None if config.name == BASELINE else read_subclass_table(config, data)
         torch.manual_seed(config.random_seed)
-        self.network = self._network(subclasses, pretrained=config.pretrained and resume is None).to(device)
-        step = self._step(subclasses).to(device)
+        self.network = make_network(config, self.n_classes, subclasses.n_subclasses if subclasses else None)
+        if config.pretrained and resume is None:
+            load_imagenet(self.network, config)
+        step = make_step(config, self.network, subclasses).to(device)
         if device.type == "cuda":
             step = step.to(memory_format=torch.channels_last)
-        self.optimizer = self._optimizer()
+        precision = choose_precision(config.trainer.precision, device)
+        self.autocast = autocast(precision, device)
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**10, enabled=precision == "fp16")
+        self.optimizer = make_optimizer(config, self.network)
         self.guard = StepGuard(self.network, self.optimizer, config.trainer.max_bad_steps)
         if resume is not None:
             self._resume(resume)
-        self.step = _distribute(step, device)
-        self.autocast = autocast(config.trainer.precision, device)
+        if config.trainer.compile:
+            compile_forward(step)
+        self.step = distribute(step, device)
 
         self.batches = TrainingBatches(
             config,
@@ -166,8 +166,10 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         with self.autocast:
             out = self.step(**batch)
-        out["total"].backward()
+        self.scaler.scale(out["total"]).backward()
+        self.scaler.unscale_(self.optimizer)
         good = self.guard.step(out["total"], self.iteration, self.batches.ids)
+        self.scaler.update()
         out = {name: value.detach() for name, value in out.items()}
         self.confusion.update(out["prediction"], torch.where(good, batch["y"], IGNORE))
         if "pseudo_label" in out:
@@ -256,6 +258,7 @@ class Trainer:
             "finished": self.finished,
             "not_improved": self.not_improved,
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
             **counts,
             "running": running,
             **identity(self.config),
@@ -284,6 +287,8 @@ class Trainer:
             raise UsageError(f"{path}: is at iteration {state['iteration']}, beyond the {self.schedule.iterations} of "
                              "this configuration.")  # fmt: skip
         self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
         for name in ("iteration", "epochs_done", "finished", "not_improved"):
             setattr(self, name, state[name])
         self.best = float(checkpoint["monitor_best"])
@@ -293,46 +298,6 @@ class Trainer:
             self.running = {name: value.to(self.device) for name, value in state["running"].items()}
         log.info(f"{path}: {'is finished' if self.finished else f'going on at iteration {self.iteration}'}")
 
-    def _network(self, subclasses: SubclassTable | None, *, pretrained: bool) -> nn.Module:
-        model = self.config.model
-        network = build_network(
-            self.config.name,
-            self.n_classes,
-            subclasses.n_subclasses if subclasses else None,
-            layers=model.layers,
-            out_dim=model.out_dim,
-            base_width=model.base_width,
-        )
-        if pretrained:
-            from models.imagenet import imagenet_weights, load_imagenet_weights
-
-            load_imagenet_weights(network, imagenet_weights(model.layers, PRETRAINED))
-        return network
-
-    def _step(self, subclasses: SubclassTable | None) -> nn.Module:
-        model = self.config.model
-        if subclasses is None:
-            return BaselineStep(self.network, supervised_w=model.supervised_w)
-        return USRNStep(
-            self.network,
-            subclasses.class_of_subclass,
-            pos_thresh_value=model.pos_thresh_value,
-            entropy_gate=model.entropy_gate,
-            downsample=model.downsample,
-            supervised_w=model.supervised_w,
-            loss_weight_subcls=model.loss_weight_subcls,
-            loss_weight_unsup=model.loss_weight_unsup,
-        )
-
-    def _optimizer(self) -> torch.optim.SGD:
-        args = self.config.optimizer.args
-        backbone_lr = args.lr * (BACKBONE_LR if self.config.diff_lrs else 1)
-        groups = [
-            {"params": list(self.network.head_parameters()), "initial_lr": args.lr},
-            {"params": list(self.network.backbone_parameters()), "initial_lr": backbone_lr},
-        ]
-        return torch.optim.SGD(groups, lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay, fused=True)
-
     def _describe(self) -> None:
         schedule, parameters = self.schedule, sum(p.numel() for p in self.network.parameters())
         log.info(
@@ -340,11 +305,3 @@ class Trainer:
             f"{len(self.data.validation)} validation images; {parameters / 1e6:.1f} M parameters; {schedule.epochs} "
             f"epochs of {schedule.iterations_per_epoch} iterations on {self.device.type}"
         )
-
-
-def _distribute(step: nn.Module, device: torch.device) -> nn.Module:
-    if not torch.distributed.is_initialized():
-        return step
-    synchronised = synchronise_batch_norm(step, device)
-    ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(synchronised, device_ids=ids, broadcast_buffers=False)

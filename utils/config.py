@@ -108,9 +108,10 @@ class TrainerConfig(Section):
     val: bool = Field(True, description="validate during training")
     val_per_epochs: int = Field(1, ge=1, description="epochs between two validations")
     tensorboardX: bool = Field(True, description="write TensorBoard logs")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="of the network; losses are float32. auto: bf16 on a GPU that has it, else fp32"
     )
+    compile: bool = Field(False, description="compile the training step with torch.compile; plain where that fails")
 
 
 class PredictConfig(Section):

@@ -18,8 +18,9 @@ class ConfusionMatrix:
         target = target.long()
         labelled = (target >= 0) & (target < self.n_classes)
         pairs = torch.where(labelled, target * self.n_classes + prediction.long(), self.n_classes**2)
-        # One bin more takes the ignored pixels: no boolean indexing, which would make a GPU wait for the host.
-        counts = torch.bincount(pairs.flatten(), minlength=self.n_classes**2 + 1)
+        # One bin more takes the ignored pixels. Boolean indexing and bincount would make a GPU wait for the host.
+        counts = pairs.new_zeros(self.n_classes**2 + 1)
+        counts.scatter_add_(0, pairs.flatten(), torch.ones_like(pairs).flatten())
         self.counts += counts[:-1].view_as(self.counts)
 
 

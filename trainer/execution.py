@@ -1,0 +1,62 @@
+"""How a training step is executed: its precision, and compiled or not. What comes out is the same up to rounding."""
+
+import copy
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from utils.logger import log
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """``fp32``, ``bf16`` or ``fp16``; ``auto`` is bf16 on a GPU that has it, else fp32."""
+    if name != "auto":
+        return name
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """The context in which a network runs in ``precision``."""
+    if precision == "fp32":
+        return torch.autocast(device.type, enabled=False)
+    return torch.autocast(device.type, dtype=DTYPES[precision])
+
+
+def evaluation_copy(network: nn.Module) -> nn.Module:
+    """A copy that only evaluates, faster: channels last, and batch norms part of the convolutions they follow.
+
+    A batch norm follows the convolution that is defined just before it in the same module.
+    """
+    network = copy.deepcopy(network).eval()
+    for module in network.modules():
+        for (conv_name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, norm_name, nn.Identity())
+    return network.to(memory_format=torch.channels_last)
+
+
+def compile_forward(module: nn.Module) -> None:
+    """Let ``module`` run compiled from its next call on; plainly, with a warning, where that fails.
+
+    The module stays what it is, so that parameters keep their names.
+    """
+    from torch._dynamo.exc import TorchDynamoException  # takes seconds to import
+
+    plain = module.forward
+    compiled = torch.compile(plain)
+
+    def forward(*args, **kwargs):
+        try:
+            return compiled(*args, **kwargs)
+        except TorchDynamoException as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            log.warning(f"trainer.compile: compiling failed, going on without ({reason})")
+            module.forward = plain
+            return plain(*args, **kwargs)
+
+    module.forward = forward
