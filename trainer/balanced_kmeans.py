@@ -1,7 +1,7 @@
 """Balanced k-means: clusters of equal size, or of sizes inside bounds, of a million samples and more.
 
 A start is made by annealing on a random subset. Small problems then alternate exact assignments and means; large ones
-stream over all samples, see :mod:`trainer.balanced_passes`. Over several processes (:func:`fit_distributed`) only
+stream over all samples, see :mod:`trainer.balanced_descent`. Over several processes (:func:`fit_distributed`) only
 sums, counts, prices, the subset for the start and the few samples to repair travel.
 """
 
@@ -17,19 +17,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from trainer.balanced_passes import (
-    Problem,
-    Samples,
-    anneal,
-    as_tensor,
-    broadcast,
-    fit_exact,
-    lloyd,
-    means,
-    plus_plus,
-    repair,
-    squared_distances,
-)
+from trainer.balanced_descent import Problem, anneal, fit_exact, lloyd, plus_plus, repair
+from trainer.balanced_samples import Samples, as_tensor, broadcast, means, squared_distances
 
 _EXACT_SAMPLES = 20_000  # up to here, and to this many distances, every assignment is exact
 _EXACT_DISTANCES = 2**20

@@ -1,4 +1,4 @@
-"""Balanced k-means over blocks of samples: what :class:`trainer.balanced_kmeans.BalancedKMeans` is made of.
+"""From a start to balanced clusters: what :class:`trainer.balanced_kmeans.BalancedKMeans` is made of.
 
 :func:`anneal` makes a start on samples in memory, :func:`fit_exact` finishes a small problem with exact assignments.
 :func:`lloyd` streams over any number of samples, on one process or on many, and :func:`repair` ends it: every pass
@@ -7,10 +7,7 @@ assigns by squared distance + price; centres move to the means, prices towards b
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,140 +15,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trainer.balanced_assignment import Exchange, desired_sizes, exchange, newton_price_step, soft_price_step
+from trainer.balanced_samples import Samples, Sums, all_reduce, broadcast, squared_distances
 
-_WARMER = (1.0, 8.0, 64.0)  # multiples of the temperature at which the curvature is measured
 _BALANCED = 0.02  # share of the samples that may be too many before the centres move
 _BALANCE_PASSES = 5  # passes to get there, per iteration
 _PATIENCE = 2  # iterations without a gain before a large problem stops
 _SETTLE_PASSES = 6  # passes over all samples with fixed centres before the repair
 _SETTLED = 1e-3  # share of the samples that is left to the repair
 _REPAIR_ROWS = 2**17  # samples offered to the repair, about
-
-
-class _Sums(NamedTuple):
-    """Of one pass over the samples of all processes: sizes, sums, summed least cost, curvature of the dual."""
-
-    counts: Tensor
-    sums: Tensor
-    value: float
-    curvature: Tensor
-
-
-def _all_reduce(tensor: Tensor, group: dist.ProcessGroup | None, op: dist.ReduceOp = dist.ReduceOp.SUM) -> Tensor:
-    if group is not None:
-        dist.all_reduce(tensor, op=op, group=group)
-    return tensor
-
-
-def broadcast(tensor: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    """What the first process has, so that rounding on unlike machines cannot part them."""
-    if group is not None:
-        dist.broadcast(tensor, dist.get_global_rank(group, 0), group=group)
-    return tensor
-
-
-def as_tensor(X: np.ndarray | Tensor) -> Tensor:
-    """The same memory as a tensor; read only."""
-    if isinstance(X, Tensor):
-        return X
-    if any(stride < 0 for stride in X.strides) or not X.dtype.isnative:
-        X = np.ascontiguousarray(X, dtype=X.dtype.newbyteorder("="))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(np.asarray(X))
-
-
-class Samples:
-    """This process's samples, read as centred float blocks on one device.
-
-    Attributes:
-        size, start, total: samples here, in the processes before, in all.
-        mean: (d,) mean over all processes, subtracted from every block.
-        scatter: sum of squared distances to it.
-        sparse: the curvature is measured on one in so many samples.
-    """
-
-    def __init__(self, X: np.ndarray | Tensor, device: torch.device, group: dist.ProcessGroup | None) -> None:
-        self.data = as_tensor(X)
-        self.device, self.group = device, group
-        self.dtype = torch.float64 if self.data.dtype == torch.float64 else torch.float32
-        self.size, self.features = self.data.shape
-        if device.type == "cuda" and self.data.device != device:
-            free, _ = torch.cuda.mem_get_info(device)
-            if self.data.numel() * self.data.element_size() < free // 2:
-                self.data = self.data.to(device)
-        self.rows = 8192 if device.type == "cpu" else max(4096, 2**26 // self.features)
-        sizes = torch.zeros(1 if group is None else dist.get_world_size(group), dtype=torch.int64, device=device)
-        rank = 0 if group is None else dist.get_rank(group)
-        sizes[rank] = self.size
-        _all_reduce(sizes, group)
-        self.start, self.total = int(sizes[:rank].sum()), int(sizes.sum())
-        self.sparse = 1 + min(15, self.total // 4096)
-        self.mean = torch.zeros(self.features, dtype=self.dtype, device=device)
-        moment = torch.zeros(self.features, dtype=torch.float64, device=device)
-        for _, x in self.blocks():
-            moment += x.double().sum(0)
-        self.mean = (_all_reduce(moment, group) / self.total).to(self.dtype)
-        scatter = torch.zeros((), dtype=torch.float64, device=device)
-        for _, x in self.blocks():
-            scatter += x.square().sum(1).sum(dtype=torch.float64)
-        self.scatter = float(_all_reduce(scatter, group))
-
-    def take(self, index: slice | Tensor) -> Tensor:
-        """(b, d) centred samples of these positions."""
-        if isinstance(index, Tensor):
-            index = index.to(self.data.device)
-        return self.data[index].to(self.device, self.dtype) - self.mean
-
-    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Positions and (b, d) centred samples, block by block."""
-        for start in range(0, self.size, self.rows):
-            part = slice(start, min(start + self.rows, self.size))
-            yield part, self.take(part)
-
-    def everywhere(self, index: Tensor) -> Tensor:
-        """(len(index), d) centred samples of these positions among all, given to every process."""
-        own = (index >= self.start) & (index < self.start + self.size)
-        out = torch.zeros(len(index), self.features, dtype=self.dtype, device=self.device)
-        out[own.to(self.device)] = self.take(index[own] - self.start)
-        return _all_reduce(out, self.group)
-
-    def scan(self, centers: Tensor, prices: Tensor, temperature: float, labels: Tensor) -> _Sums:
-        """Assign every sample to its least distance + price, into ``labels``."""
-        k = len(centers)
-        bias, weight = centers.square().sum(1) + prices, -2 * centers.T
-        counts = torch.zeros(k, dtype=torch.float64, device=self.device)
-        sums = torch.zeros(k, self.features, dtype=torch.float64, device=self.device)
-        value = torch.zeros(1, dtype=torch.float64, device=self.device)
-        curvature, seen = sums.new_zeros(len(_WARMER), k, k), torch.zeros_like(value)
-        for part, x in self.blocks():
-            cost = torch.addmm(bias, x, weight)
-            least, label = cost.min(1)
-            labels[part] = label
-            value += least.sum(dtype=torch.float64)
-            counts += torch.bincount(label, minlength=k)
-            if x.is_cuda:  # index_add_ adds in any order there
-                sums += torch.nn.functional.one_hot(label, k).to(x.dtype).T @ x
-            else:
-                sums += torch.zeros(k, self.features, dtype=x.dtype).index_add_(0, label, x)
-            first = -(self.start + part.start) % self.sparse  # the same samples on any number of processes
-            sample = cost[first :: self.sparse] / -temperature
-            for level, factor in enumerate(_WARMER):
-                share = torch.softmax(sample / factor, 1)
-                curvature[level] -= share.T @ share
-                curvature[level].diagonal().add_(share.sum(0))
-            seen += len(sample)
-        packed = torch.cat([counts, sums.flatten(), value, curvature.flatten(), seen])
-        _all_reduce(packed, self.group)
-        counts, sums, value, curvature, seen = packed.split([k, sums.numel(), 1, curvature.numel(), 1])
-        widths = temperature * counts.new_tensor(_WARMER)[:, None, None]
-        curvature = curvature.view(-1, k, k) * (self.total / seen.clamp(min=1)) / widths
-        return _Sums(counts, sums.view(k, -1), float(value), curvature)
-
-
-def squared_distances(x: Tensor, centers: Tensor) -> Tensor:
-    """(b, k) between samples (b, d) and centres (k, d)."""
-    return torch.addmm(centers.square().sum(1), x, centers.T, alpha=-2).add_(x.square().sum(1, keepdim=True))
 
 
 def plus_plus(x: Tensor, k: int, rng: np.random.RandomState) -> Tensor:
@@ -272,20 +143,20 @@ class _Descent:
     labels: Tensor
     caution: float = 1.0  # weight of the curvature at the warmer temperatures, which see further
 
-    def look(self, prices: Tensor) -> tuple[_Sums, float, float]:
+    def look(self, prices: Tensor) -> tuple[Sums, float, float]:
         """One pass at these prices: its sums, the dual value, the share of samples that are too many somewhere."""
         found = self.samples.scan(self.centers, prices.to(self.samples.dtype), self.temperature, self.labels)
         bound = float((prices.clamp(min=0) * self.high + prices.clamp(max=0) * self.low).sum())
         over = (found.counts - self.high).clamp(min=0).sum() + (self.low - found.counts).clamp(min=0).sum()
         return found, found.value + self.samples.scatter - bound, float(over) / self.samples.total
 
-    def step(self, found: _Sums) -> Tensor:
+    def step(self, found: Sums) -> Tensor:
         """Prices after a step from the current ones, where ``found`` was seen."""
         curvature = found.curvature[0] + self.caution * found.curvature[1:].sum(0)
         after = newton_price_step(self.prices, found.counts, curvature, self.low, self.high)
         return broadcast(after, self.samples.group)
 
-    def balance(self, seen: tuple[_Sums, float, float], passes: int, share: float) -> tuple[_Sums, float, float]:
+    def balance(self, seen: tuple[Sums, float, float], passes: int, share: float) -> tuple[Sums, float, float]:
         """Climb the dual with the centres where they are, until no more than ``share`` of the samples are over."""
         for _ in range(passes):
             if seen[2] <= share:
@@ -361,7 +232,7 @@ def _offer(samples: Samples, centers: Tensor, labels: Tensor, counts: Tensor) ->
                 kept, extra = kept[row], extra[row]
         positions.append(kept)
         costs.append(extra)
-    _all_reduce(limit, samples.group, dist.ReduceOp.MIN)
+    all_reduce(limit, samples.group, dist.ReduceOp.MIN)
     return torch.cat(positions), torch.cat(costs).double(), limit.cpu().numpy()
 
 
@@ -378,11 +249,11 @@ def repair(samples: Samples, centers: Tensor, prices: Tensor, labels: Tensor, pr
         here = 0 if group is None else dist.get_rank(group)
         rows = torch.zeros(ranks, dtype=torch.int64, device=samples.device)
         rows[here] = len(chosen)
-        rows = _all_reduce(rows, group).tolist()
+        rows = all_reduce(rows, group).tolist()
         own = slice(sum(rows[:here]), sum(rows[: here + 1]))
         table = torch.zeros(sum(rows), k + 1, dtype=torch.float64, device=samples.device)
         table[own, :k], table[own, k] = cost, labels[chosen].double()
-        table = _all_reduce(table, group).cpu().numpy()
+        table = all_reduce(table, group).cpu().numpy()
         state = Exchange(
             table[:, :k], table[:, k].astype(np.int64), counts, sizes, support, problem.low, problem.high, limit
         )
@@ -391,19 +262,3 @@ def repair(samples: Samples, centers: Tensor, prices: Tensor, labels: Tensor, pr
         labels[chosen] = torch.from_numpy(state.labels[own]).to(labels.device)
         if done:
             break
-
-
-def means(samples: Samples, labels: Tensor, centers: Tensor) -> tuple[Tensor, float]:
-    """Means of the clusters (k, d) in float64, an empty one keeps its centre, and the inertia."""
-    k = len(centers)
-    sums = torch.zeros(k, samples.features + 1, dtype=torch.float64, device=samples.device)
-    for part, x in samples.blocks():
-        sums[:, :-1] += torch.nn.functional.one_hot(labels[part], k).to(x.dtype).T @ x
-        sums[:, -1] += torch.bincount(labels[part], minlength=k)
-    size = _all_reduce(sums, samples.group)[:, -1:]
-    centers = torch.where(size > 0, sums[:, :-1] / size.clamp(min=1), centers.double())
-    inertia = torch.zeros((), dtype=torch.float64, device=samples.device)
-    near = centers.to(samples.dtype)
-    for part, x in samples.blocks():
-        inertia += (x - near[labels[part]]).square().sum(1).sum(dtype=torch.float64)
-    return centers, float(_all_reduce(inertia, samples.group))
