@@ -4,7 +4,6 @@ import argparse
 import sys
 
 STAGES = ("test", "save_feature", "clustering", "summary")
-IN_ONE_PROCESS = ("clustering", "summary")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -72,7 +71,7 @@ def run(options: argparse.Namespace) -> None:
     stage = next((name for name in STAGES if getattr(options, name)), "train")
     device = choose_device(options.device)
     processes = options.processes or process_count(config.n_gpu, device)
-    if stage in IN_ONE_PROCESS:
+    if stage == "summary":
         processes = 1
     launch(run_stage, (stage, config, Options(options.resume, options.force)), processes, device)
 

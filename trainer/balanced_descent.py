@@ -7,6 +7,7 @@ assigns by squared distance + price; centres move to the means, prices towards b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,9 @@ from torch import Tensor
 
 from trainer.balanced_assignment import Exchange, desired_sizes, exchange, newton_price_step, soft_price_step
 from trainer.balanced_samples import Samples, Sums, all_reduce, broadcast, squared_distances
+
+OnIteration = Callable[[int, float], None]
+"""Called after every iteration over all samples with its number and the inertia, about."""
 
 _BALANCED = 0.02  # share of the samples that may be too many before the centres move
 _BALANCE_PASSES = 5  # passes to get there, per iteration
@@ -103,7 +107,9 @@ class Problem:
         return like.new_tensor(low), like.new_tensor(high)
 
 
-def fit_exact(x: Tensor, centers: Tensor, prices: Tensor, problem: Problem) -> tuple[Tensor, Tensor, float, int]:
+def fit_exact(
+    x: Tensor, centers: Tensor, prices: Tensor, problem: Problem, on_iteration: OnIteration | None = None
+) -> tuple[Tensor, Tensor, float, int]:
     """Lloyd's algorithm with exact assignments: labels (n,), centres (k, d), inertia, iterations. ``x`` is float64."""
     n, k = len(x), len(centers)
     inertia = np.inf
@@ -125,6 +131,8 @@ def fit_exact(x: Tensor, centers: Tensor, prices: Tensor, problem: Problem) -> t
         gain, inertia = inertia - now, min(now, inertia)
         if gain > 0 or best is None:
             best = assigned, centers
+        if on_iteration is not None:
+            on_iteration(iteration, inertia)
         if gain <= problem.tol * inertia:
             break
     return *best, inertia, iteration
@@ -172,7 +180,12 @@ class _Descent:
 
 
 def lloyd(
-    samples: Samples, centers: Tensor, prices: Tensor, temperature: float, problem: Problem
+    samples: Samples,
+    centers: Tensor,
+    prices: Tensor,
+    temperature: float,
+    problem: Problem,
+    on_iteration: OnIteration | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, int]:
     """Passes over all samples that move centres and prices, then prices only.
 
@@ -200,6 +213,8 @@ def lloyd(
         if over <= _BALANCED:  # elsewhere the value is far below the inertia
             stale = 0 if value < best * (1 - problem.tol) else stale + 1
             best = min(best, value)
+        if on_iteration is not None:
+            on_iteration(iteration, value)
         if gain <= problem.tol * value or stale == _PATIENCE:
             break
     way.balance(seen, _SETTLE_PASSES, _SETTLED)

@@ -44,6 +44,21 @@ def subclass_counts(config: Config, samples_per_class: np.ndarray) -> list[int]:
     return list(counts)
 
 
+def fillable_counts(wanted: list[int], samples_per_class: np.ndarray) -> list[int]:
+    """As many of the subclasses wanted as there are samples to fill, at least one a class.
+
+    Raises
+    ------
+    UsageError
+        They are more than the streams' int16 targets can tell apart.
+    """
+    counts = np.clip(wanted, 1, np.maximum(1, samples_per_class)).tolist()
+    most = np.iinfo(np.int16).max
+    if sum(counts) > most:
+        raise UsageError(f"subclass_counts: asks for {sum(counts)} subclasses; at most {most} are possible.")
+    return counts
+
+
 def automatic_counts(samples_per_class: np.ndarray, quantile: float = 0.5, factor: float = 1.0) -> list[int]:
     """K_c = ceil(factor N_c / N_ref), at least 1; N_ref is a quantile of N_c over the classes that occur."""
     occurring = samples_per_class[samples_per_class > 0]

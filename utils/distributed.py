@@ -3,7 +3,9 @@
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -12,6 +14,8 @@ from torch import nn
 from torch.distributed.nn.functional import all_reduce as all_reduce_with_gradient
 
 from utils.errors import UsageError
+
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -105,6 +109,32 @@ def all_sum(values: torch.Tensor) -> torch.Tensor:
 
 def all_mean(values: torch.Tensor) -> torch.Tensor:
     return all_sum(values).div_(world_size())
+
+
+def gather(value: T) -> list[T]:
+    """A picklable value of every process, in the order of their ranks."""
+    values = [value] * world_size()
+    if dist.is_initialized():
+        dist.all_gather_object(values, value)
+    return values
+
+
+def share(items: Sequence[T]) -> Sequence[T]:
+    """This process's part of ``items``, neighbours: the parts of all processes in the order of their ranks are all."""
+    return items[len(items) * rank() // world_size() : len(items) * (rank() + 1) // world_size()]
+
+
+@contextmanager
+def failing_together() -> Iterator[None]:
+    """A ``UsageError`` in one process is raised in all of them, so that none waits for one that is gone."""
+    message = None
+    try:
+        yield
+    except UsageError as error:
+        message = str(error)
+    for failed in gather(message):
+        if failed is not None:
+            raise UsageError(failed)
 
 
 class _SyncBatchNorm(nn.BatchNorm2d):
