@@ -1,8 +1,8 @@
 """From a start to balanced clusters: what :class:`trainer.balanced_kmeans.BalancedKMeans` is made of.
 
-:func:`anneal` makes a start on samples in memory, :func:`fit_exact` finishes a small problem with exact assignments.
-:func:`lloyd` streams over any number of samples, on one process or on many, and :func:`repair` ends it: every pass
-assigns by squared distance + price; centres move to the means, prices towards balance.
+:func:`fit_exact` finishes a small problem with exact assignments. :func:`lloyd` streams over any number of samples,
+on one process or on many, and :func:`repair` ends it: every pass assigns by squared distance + price; centres move to
+the means, prices towards balance.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trainer.balanced_assignment import Exchange, desired_sizes, exchange, newton_price_step, soft_price_step
+from trainer.balanced_assignment import Exchange, desired_sizes, exchange, newton_price_step
 from trainer.balanced_samples import Samples, Sums, all_reduce, broadcast, squared_distances
 
 OnIteration = Callable[[int, float], None]
@@ -24,69 +24,10 @@ OnIteration = Callable[[int, float], None]
 _BALANCED = 0.02  # share of the samples that may be too many before the centres move
 _BALANCE_PASSES = 5  # passes to get there, per iteration
 _PATIENCE = 2  # iterations without a gain before a large problem stops
-_SETTLE_PASSES = 6  # passes over all samples with fixed centres before the repair
+_SETTLE_PASSES = 12  # passes over all samples with fixed centres before the repair
 _SETTLED = 1e-3  # share of the samples that is left to the repair
+_RIDGE = 64.0  # prices without soft samples move no further than this many temperatures, at a caution of 1
 _REPAIR_ROWS = 2**17  # samples offered to the repair, about
-
-
-def plus_plus(x: Tensor, k: int, rng: np.random.RandomState) -> Tensor:
-    """Greedy k-means++: (k, d) of the samples ``x`` (m, d), each the best of a few drawn by squared distance.
-
-    References:
-        Arthur & Vassilvitskii, k-means++: the advantages of careful seeding, SODA 2007.
-    """
-    trials = 2 + int(np.log(k))
-    norms = x.square().sum(1)
-    chosen = [int(rng.randint(len(x)))]
-    nearest = (x - x[chosen[0]]).square().sum(1)
-    while len(chosen) < k:
-        reach = nearest.double().cumsum(0)
-        drawn = torch.from_numpy(rng.uniform(size=trials)).to(reach) * reach[-1]
-        candidates = torch.searchsorted(reach, drawn).clamp(max=len(x) - 1)
-        distance = torch.addmm(norms, x[candidates], x.T, alpha=-2).add_(norms[candidates, None])
-        distance = torch.minimum(distance.clamp_(min=0), nearest)
-        best = int(distance.sum(1).argmin())
-        nearest = distance[best]
-        chosen.append(int(candidates[best]))
-    return x[chosen]
-
-
-def anneal(
-    x: Tensor, centers: Tensor, low: Tensor, high: Tensor, steps: int = 25
-) -> tuple[Tensor, Tensor, float, float]:
-    """Soft balanced k-means from a high to a low temperature, in units of the median gap between best and second.
-
-    Args:
-        x: (m, d) samples.
-        centers: (k, d).
-        low, high: (k,) bounds, floating, for m samples.
-
-    Returns:
-        Centres, prices, last temperature and the dual value (sum of squared distances, smoothed, at these centres).
-
-    References:
-        Rose, Deterministic annealing for clustering, compression, classification, regression, 1998.
-    """
-    prices = torch.zeros_like(low)
-    temperature = value = 0.0
-    for factor in np.geomspace(3.0, 0.1, steps):
-        cost = squared_distances(x, centers)
-        if len(centers) > 1:
-            nearest = torch.topk(cost + prices, 2, largest=False).values
-            temperature = float((nearest[:, 1] - nearest[:, 0]).median()) * float(factor)
-        floor = 1e-6 * float(cost.mean())  # many equal samples: no gap to measure
-        temperature = max(temperature, floor, torch.finfo(x.dtype).tiny)
-        last = factor == 0.1
-        for _ in range(30 if last else 2):
-            share = torch.softmax(-(cost + prices) / temperature, 1)
-            prices = soft_price_step(prices, share.sum(0), temperature, low, high)
-        logits = -(cost + prices) / temperature
-        share = torch.softmax(logits, 1)
-        value = -temperature * float(torch.logsumexp(logits, 1).sum(dtype=torch.float64))
-        value -= float((prices.clamp(min=0) * high + prices.clamp(max=0) * low).sum())
-        size = share.sum(0)[:, None]
-        centers = torch.where(size > 1e-3, share.T @ x / size.clamp(min=1e-3), centers)
-    return centers, prices, temperature, value
 
 
 @dataclass
@@ -149,7 +90,7 @@ class _Descent:
     low: Tensor
     high: Tensor
     labels: Tensor
-    caution: float = 1.0  # weight of the curvature at the warmer temperatures, which see further
+    caution: float = 1.0  # weight of the curvature at the warmer temperatures, which see further, and of a ridge
 
     def look(self, prices: Tensor) -> tuple[Sums, float, float]:
         """One pass at these prices: its sums, the dual value, the share of samples that are too many somewhere."""
@@ -160,7 +101,9 @@ class _Descent:
 
     def step(self, found: Sums) -> Tensor:
         """Prices after a step from the current ones, where ``found`` was seen."""
-        curvature = found.curvature[0] + self.caution * found.curvature[1:].sum(0)
+        k = len(self.prices)
+        ridge = torch.eye(k).to(self.prices) * (self.samples.total / (k * _RIDGE * self.temperature))
+        curvature = found.curvature[0] + self.caution * (found.curvature[1:].sum(0) + ridge)
         after = newton_price_step(self.prices, found.counts, curvature, self.low, self.high)
         return broadcast(after, self.samples.group)
 
@@ -175,7 +118,7 @@ class _Descent:
                 seen, self.prices = there, trial
                 self.caution = max(self.caution / 1.5, 0.1)
             else:
-                self.caution = min(self.caution * 4, 100.0)
+                self.caution = min(self.caution * 4, 1e4)
         return seen
 
 

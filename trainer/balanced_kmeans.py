@@ -1,8 +1,8 @@
 """Balanced k-means: clusters of equal size, or of sizes inside bounds, of a million samples and more.
 
-A start is made by annealing on a random subset. Small problems then alternate exact assignments and means; large ones
-stream over all samples, see :mod:`trainer.balanced_descent`. Over several processes (:func:`fit_distributed`) only
-sums, counts, prices, the subset for the start and the few samples to repair travel.
+A start is made by annealing on a random subset, see :mod:`trainer.balanced_start`. Small problems then alternate exact
+assignments and means; large ones stream over all samples, see :mod:`trainer.balanced_descent`. Over several processes
+(:func:`fit_distributed`) only sums, counts, prices, the subset for the start and the few samples to repair travel.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from trainer.balanced_descent import OnIteration, Problem, anneal, fit_exact, lloyd, plus_plus, repair
+from trainer.balanced_descent import OnIteration, Problem, fit_exact, lloyd, repair
 from trainer.balanced_samples import Samples, as_tensor, broadcast, means, squared_distances
+from trainer.balanced_start import anneal, plus_plus
 
 _EXACT_SAMPLES = 20_000  # up to here, and to this many distances, every assignment is exact
 _EXACT_DISTANCES = 2**20

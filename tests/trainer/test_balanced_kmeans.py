@@ -220,6 +220,15 @@ def test_streamed_error_is_that_of_exact_fits(monkeypatch):
     assert streamed <= 1.02 * exact
 
 
+def test_streamed_fit_masters_modes_of_very_different_width(monkeypatch):
+    rng = np.random.default_rng(0)
+    width = np.repeat(np.geomspace(0.01, 20, 8), 200)[:, None]
+    X = (width * rng.normal(size=(1600, 16)) + rng.normal(size=(8, 16)).repeat(200, axis=0)).astype(np.float32)
+    exact = BalancedKMeans(32, random_state=0).fit(X).inertia_
+    monkeypatch.setattr(balanced_kmeans, "_EXACT_SAMPLES", 0)
+    assert BalancedKMeans(32, random_state=0, device="cpu").fit(X).inertia_ <= 1.02 * exact
+
+
 def test_float16_memory_map_and_tensor_give_what_their_float32_copy_gives(tmp_path):
     X = _features(900).astype(np.float16)
     np.save(tmp_path / "features.npy", X)
