@@ -26,7 +26,7 @@ _BALANCE_PASSES = 5  # passes to get there, per iteration
 _PATIENCE = 2  # iterations without a gain before a large problem stops
 _SETTLE_PASSES = 12  # passes over all samples with fixed centres before the repair
 _SETTLED = 1e-3  # share of the samples that is left to the repair
-_RIDGE = 64.0  # prices without soft samples move no further than this many temperatures, at a caution of 1
+_RIDGE = 256.0  # prices without soft samples move no further than this many temperatures, at a caution of 1
 _REPAIR_ROWS = 2**17  # samples offered to the repair, about
 
 
