@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 STAGES = ("test", "save_feature", "clustering", "summary", "check_data", "plan", "predict", "export")
-IN_ONE_PROCESS = ("clustering", "summary", "plan", "export")
+IN_ONE_PROCESS = ("summary", "plan", "export")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

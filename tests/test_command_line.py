@@ -14,7 +14,7 @@ from PIL import Image
 import main as command_line
 from tests.conftest import write_tiny_configs
 from trainer.board import TAGS, UNLABELLED_PICTURE, VALIDATION_PICTURE
-from utils.checkpoint import load_checkpoint
+from utils.checkpoint import fingerprint, load_checkpoint
 
 ROOT = Path(__file__).parent.parent
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # tiny tensors: more threads only wait for each other
@@ -62,13 +62,14 @@ def test_four_stages_leave_what_the_method_says(finished, demo_set):
     features = sorted((baseline / "features").glob("*.npy"))
     maps = sorted((baseline / "label_subcls_balanced_kmeans").glob("*.png"))
     assert len(features) == 8
-    assert [path.stem for path in maps] == [path.stem for path in features]
+    assert [path.stem for path in maps] == ["subclasses", *(path.stem for path in features)]
     feature = np.load(features[0])
-    height, width = np.asarray(Image.open(demo_set / f"VOCdevkit/VOC2012/SegmentationClass/{maps[0].name}")).shape
+    height, width = np.asarray(Image.open(demo_set / f"VOCdevkit/VOC2012/SegmentationClass/{maps[1].name}")).shape
     assert feature.dtype == np.float16
     assert feature.shape == (8, -(-height // 8), -(-width // 8))
-    assert np.asarray(Image.open(maps[0])).shape == (height, width)
+    assert np.asarray(Image.open(maps[1])).shape == (height, width)
     table = json.loads((baseline / "label_subcls_balanced_kmeans" / "subclasses.json").read_text())
+    assert table["checkpoint"] == fingerprint(baseline / "best_model.pth")
     checkpoint = load_checkpoint(usrn / "best_model.pth")
     assert len(checkpoint["state_dict"]["classifier_SubCls.1.weight"]) == sum(table["counts"])
     assert any((usrn / "tensorboard").iterdir())
@@ -182,6 +183,23 @@ def test_two_processes_train_and_evaluate_as_one_does(finished, tmp_path):
     assert len(list((tmp_path / "saved" / "tiny_usrn" / "preds").glob("*.png"))) == 5
     validations = [json.loads(line) for line in (one / "history.jsonl").read_text().splitlines()]
     assert [entry["iteration"] for entry in validations if "val_mean_iou" in entry] == [2, 4, 6, 8]
+
+
+def test_two_processes_cluster_as_one_does(finished, tmp_path):
+    folder, _ = finished
+    run_dirs = [saved / "saved" / "tiny_baseline" for saved in (folder, tmp_path)]
+    shutil.copytree(*run_dirs)
+    result = run(
+        "-c", folder / "tiny_baseline.json", "--clustering", "True", "--force", "--processes", "2",
+        "--set", f"trainer.save_dir={tmp_path}/saved",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    maps = [run_dir / "label_subcls_balanced_kmeans" for run_dir in run_dirs]
+    one, two = (json.loads((folder / "subclasses.json").read_text()) for folder in maps)
+    assert two["sizes"] == one["sizes"]
+    assert two["inertia"] == pytest.approx(one["inertia"], rel=1e-3)
+    assert two["source"] != one["source"]
+    assert {path.name for path in maps[1].iterdir()} == {path.name for path in maps[0].iterdir()}
 
 
 def test_a_process_that_fails_gives_its_one_message(finished, tmp_path):

@@ -1,8 +1,8 @@
 """Balanced k-means: clusters of equal size, or of sizes inside bounds, of a million samples and more.
 
-A start is made by annealing on a random subset. Small problems then alternate exact assignments and means; large ones
-stream over all samples, see :mod:`trainer.balanced_passes`. Over several processes (:func:`fit_distributed`) only
-sums, counts, prices, the subset for the start and the few samples to repair travel.
+A start is made by annealing on a random subset, see :mod:`trainer.balanced_start`. Small problems then alternate exact
+assignments and means; large ones stream over all samples, see :mod:`trainer.balanced_descent`. Over several processes
+(:func:`fit_distributed`) only sums, counts, prices, the subset for the start and the few samples to repair travel.
 """
 
 from __future__ import annotations
@@ -17,19 +17,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from trainer.balanced_passes import (
-    Problem,
-    Samples,
-    anneal,
-    as_tensor,
-    broadcast,
-    fit_exact,
-    lloyd,
-    means,
-    plus_plus,
-    repair,
-    squared_distances,
-)
+from trainer.balanced_descent import OnIteration, Problem, fit_exact, lloyd, repair
+from trainer.balanced_samples import Samples, as_tensor, broadcast, means, squared_distances
+from trainer.balanced_start import anneal, plus_plus
 
 _EXACT_SAMPLES = 20_000  # up to here, and to this many distances, every assignment is exact
 _EXACT_DISTANCES = 2**20
@@ -204,7 +194,9 @@ class BalancedKMeans(ClusterMixin, BaseEstimator):
             )
         return centers.to(x) - mean.to(x)
 
-    def _fit(self, X: np.ndarray | Tensor, group: dist.ProcessGroup | None) -> BalancedKMeans:
+    def _fit(
+        self, X: np.ndarray | Tensor, group: dist.ProcessGroup | None, on_iteration: OnIteration | None = None
+    ) -> BalancedKMeans:
         samples = Samples(X, self._device(), group)
         n, k = samples.total, self.n_clusters
         problem = self._problem(n)
@@ -221,7 +213,7 @@ class BalancedKMeans(ClusterMixin, BaseEstimator):
         starts = self.n_init * (_STARTS if exact else 1) if isinstance(self.init, str) else 1
         found = [anneal(x, self._start(x, samples.mean, rng), low, high) for _ in range(starts)]
         if exact:
-            solved = [fit_exact(x, centers, prices, problem) for centers, prices, _, _ in found]
+            solved = [fit_exact(x, centers, prices, problem, on_iteration) for centers, prices, _, _ in found]
             everyone, centers, inertia, self.n_iter_ = min(solved, key=lambda result: result[2])
             labels = broadcast(everyone.to(samples.device), group)[samples.start : samples.start + samples.size]
         else:
@@ -235,7 +227,7 @@ class BalancedKMeans(ClusterMixin, BaseEstimator):
                 _, centers, prices, _ = lloyd(middle, centers - middle.mean, prices, temperature, rough)
                 centers = centers + middle.mean
             centers, prices = broadcast(centers, group), broadcast(prices, group)
-            labels, centers, prices, self.n_iter_ = lloyd(samples, centers, prices, temperature, problem)
+            labels, centers, prices, self.n_iter_ = lloyd(samples, centers, prices, temperature, problem, on_iteration)
             repair(samples, centers, prices, labels, problem)
             centers, inertia = means(samples, labels, centers)
         self.labels_ = labels.cpu().numpy().astype(np.int32)
@@ -246,7 +238,10 @@ class BalancedKMeans(ClusterMixin, BaseEstimator):
 
 
 def fit_distributed(
-    model: BalancedKMeans, X: np.ndarray | Tensor, group: dist.ProcessGroup | None = None
+    model: BalancedKMeans,
+    X: np.ndarray | Tensor,
+    group: dist.ProcessGroup | None = None,
+    on_iteration: OnIteration | None = None,
 ) -> BalancedKMeans:
     """Fit over several processes, each with samples of its own; the same result as one process with all of them.
 
@@ -256,7 +251,9 @@ def fit_distributed(
     Args:
         model: the same parameters everywhere; the seed is taken from the first process.
         X: (n of this process, d); may be empty (0, d).
-        group: process group, the default one if None. NCCL groups need ``device="cuda"``, gloo groups ``"cpu"``.
+        group: process group, the default one if None, this process alone where there is none. NCCL groups need
+            ``device="cuda"``, gloo groups ``"cpu"``.
+        on_iteration: called after every iteration over all samples with its number and the inertia, about.
 
     Returns:
         ``model``, fitted: ``labels_`` of this process's samples, all else of all samples.
@@ -265,4 +262,4 @@ def fit_distributed(
         X = model._validated(X, reset=True)
     else:
         model.n_features_in_ = X.shape[1]
-    return model._fit(X, dist.group.WORLD if group is None else group)
+    return model._fit(X, dist.group.WORLD if group is None else group, on_iteration)

@@ -38,3 +38,9 @@ def save_features(config: Config, data: SegmentationData, network: nn.Module, de
 
 def features_dir(config: Config) -> Path:
     return config.baseline_dir / "features"
+
+
+def features_command(config: Config) -> str:
+    """The command of stage 2, for messages."""
+    run_dir = config.baseline_dir
+    return f"python3 main.py --save_feature True --resume {run_dir}/best_model.pth --config configs/{run_dir.name}.json"

@@ -14,7 +14,8 @@ from dataloaders.description import SegmentationData
 from dataloaders.reading import IGNORE, read_mask
 from trainer.assembly import make_network
 from trainer.evaluation import evaluate, whole_image_loader
-from trainer.subclass_counts import samples_per_class, subclass_counts
+from trainer.subclass_counts import fillable_counts, subclass_counts
+from trainer.subclass_samples import samples_per_class
 from trainer.subclass_table import TABLE, SubclassTable, read_subclass_table
 from trainer.trainer import Trainer
 from utils.config import BASELINE, USRN, Config
@@ -94,8 +95,7 @@ def _subclasses(config: Config, data: SegmentationData) -> SubclassTable:
     if (config.subclass_dir / TABLE).is_file():
         return replace(read_subclass_table(config, data), source="made by stage 3")
     samples = samples_per_class(data, config.ignore_index)
-    wanted = subclass_counts(config, samples)
-    counts = [max(1, min(count, there)) for count, there in zip(wanted, samples.tolist(), strict=True)]
+    counts = fillable_counts(subclass_counts(config, samples), samples)
     source = "by the labelled pixels at stride 8"
     return SubclassTable(list(data.classes), counts, [], [], config.clustering_algorithm, config.random_seed, source)
 

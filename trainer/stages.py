@@ -137,7 +137,7 @@ def clustering(config: Config, options: Options, device: torch.device) -> None:
         return
     data = open_data(config)
     record.undo()
-    table = make_subclasses(config, data, device)
+    table = make_subclasses(config, data, device, checkpoint=source)
     record.done(source)
     log.info(f"{table.n_subclasses} subclasses of {len(table.classes)} classes; {config.subclass_dir}")
 

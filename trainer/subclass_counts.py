@@ -2,13 +2,8 @@
 
 import numpy as np
 
-from dataloaders.description import SegmentationData
-from dataloaders.reading import IGNORE, read_mask
 from utils.config import Config
 from utils.errors import UsageError
-from utils.logger import progress
-
-FEATURE_STRIDE = 8
 
 # The published splits, by data set and number of labelled images.
 PAPER_COUNTS: dict[tuple[str, int], tuple[int, ...]] = {
@@ -56,21 +51,19 @@ def subclass_counts(config: Config, samples_per_class: np.ndarray) -> list[int]:
     return list(counts)
 
 
-def samples_per_class(data: SegmentationData, ignore_index: int) -> np.ndarray:
-    """N_c, the labelled positions of every class at stride 8, (C,), from the masks alone."""
-    n_classes = len(data.classes)
-    total = np.zeros(n_classes, np.int64)
-    for sample in progress(data.labelled, desc="labelled masks", unit="mask"):
-        mask = read_mask(sample.label, n_classes, ignore_index, data.palette)
-        positions = resize_nearest(mask, tuple(-(-side // FEATURE_STRIDE) for side in mask.shape))
-        total += np.bincount(positions[positions != IGNORE], minlength=n_classes)
-    return total
+def fillable_counts(wanted: list[int], samples_per_class: np.ndarray) -> list[int]:
+    """As many of the subclasses wanted as there are samples to fill, at least one a class.
 
-
-def resize_nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Nearest neighbour, source index floor(i * old / new), as OpenCV and PyTorch do it. (H, W) → ``size``."""
-    rows, columns = (np.arange(new) * old // new for old, new in zip(values.shape, size, strict=True))
-    return values[rows[:, None], columns]
+    Raises
+    ------
+    UsageError
+        They are more than the streams' int16 targets can tell apart.
+    """
+    counts = np.clip(wanted, 1, np.maximum(1, samples_per_class)).tolist()
+    most = np.iinfo(np.int16).max
+    if sum(counts) > most:
+        raise UsageError(f"subclass_counts: asks for {sum(counts)} subclasses; at most {most} are possible.")
+    return counts
 
 
 def automatic_counts(samples_per_class: np.ndarray, quantile: float = 0.5, factor: float = 1.0) -> list[int]:

@@ -3,7 +3,6 @@
 import io
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 
 from trainer.subclass_table import SubclassTable
@@ -12,6 +11,8 @@ from utils.checkpoint import write_atomically
 
 def save_subclass_picture(path: Path, table: SubclassTable) -> None:
     """Write two bar charts on one logarithmic scale, a colour a class."""
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 

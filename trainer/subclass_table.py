@@ -1,7 +1,7 @@
 """Which class every subclass belongs to: ``subclasses.json``, which stage 3 writes and stage 4 reads."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -10,7 +10,9 @@ from trainer.subclass_counts import paper_counts
 from utils.config import Config
 from utils.errors import UsageError
 
-TABLE = "subclasses.json"
+TABLE, PICTURE = "subclasses.json", "subclasses.png"
+FINISHED_CLASSES = ".finished_classes"
+"""Beside the table while stage 3 is at work; then the maps there are not complete."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,12 @@ class SubclassTable:
         Sum of squared distances to the centres, by class; 0 where a class has one subclass.
     algorithm, seed, source
         How, with which random seed and from which folder of features.
+    checkpoint
+        SHA-256 of the checkpoint that the features were made with; "" where it is not known.
+    wanted
+        K_c that was asked for, of the classes that have too few samples to fill it.
+    seconds
+        How long it took, from the last interruption on where there was one.
     """
 
     classes: list[str]
@@ -38,6 +46,9 @@ class SubclassTable:
     algorithm: str
     seed: int
     source: str
+    checkpoint: str = ""
+    wanted: dict[str, int] = field(default_factory=dict)
+    seconds: float = field(default=0.0, compare=False)
 
     @property
     def n_subclasses(self) -> int:
@@ -68,7 +79,8 @@ def read_subclass_table(config: Config, data: SegmentationData) -> SubclassTable
             raise UsageError(f"{path}: is for {len(table.counts)} classes, the data set has {len(data.classes)}.")
         return table
     counts = paper_counts(config)
-    if folder.is_dir() and any(folder.glob("*.png")) and counts is not None:
+    unfinished = (folder / FINISHED_CLASSES).is_dir()
+    if counts is not None and not unfinished and any(folder.glob("*.png")):
         return SubclassTable(list(data.classes), list(counts), [], [], "balanced_kmeans", -1, "the original's maps")
     raise UsageError(
         f"{path}: the subclass maps of stage 3 are missing. Run it first: python3 main.py --clustering True --config "

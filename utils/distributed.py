@@ -7,7 +7,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -193,6 +194,24 @@ def gather(value: T) -> list[T]:
     if dist.is_initialized():
         dist.all_gather_object(values, value, group=_host_group)
     return values
+
+
+def share(items: Sequence[T]) -> Sequence[T]:
+    """This process's part of ``items``, neighbours: the parts of all processes in the order of their ranks are all."""
+    return items[len(items) * rank() // world_size() : len(items) * (rank() + 1) // world_size()]
+
+
+@contextmanager
+def failing_together() -> Iterator[None]:
+    """A ``UsageError`` in one process is raised in all of them, so that none waits for one that is gone."""
+    message = None
+    try:
+        yield
+    except UsageError as error:
+        message = str(error)
+    for failed in gather(message):
+        if failed is not None:
+            raise UsageError(failed)
 
 
 class _SyncBatchNorm(nn.BatchNorm2d):

@@ -15,9 +15,10 @@ from scipy.optimize import linear_sum_assignment, linprog
 from scipy.sparse import eye_array, kron, vstack
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from trainer import balanced_kmeans, balanced_passes
+from trainer import balanced_descent, balanced_kmeans
 from trainer.balanced_assignment import Exchange, desired_sizes, exchange
 from trainer.balanced_kmeans import BalancedKMeans, fit_distributed
+from trainer.balanced_samples import Samples
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -186,14 +187,14 @@ def test_exchange_finds_the_optimum_of_the_linear_program(seed, whole_numbers):
 
 @pytest.mark.usefixtures("_always_large")
 def test_repair_offers_more_samples_until_none_is_cheaper(monkeypatch):
-    monkeypatch.setattr(balanced_passes, "_REPAIR_ROWS", 0)
-    monkeypatch.setattr(balanced_passes, "_SETTLE_PASSES", 0)
+    monkeypatch.setattr(balanced_descent, "_REPAIR_ROWS", 0)
+    monkeypatch.setattr(balanced_descent, "_SETTLE_PASSES", 0)
     X, k = _features(800), 8
-    samples = balanced_passes.Samples(X, torch.device("cpu"), None)
+    samples = Samples(X, torch.device("cpu"), None)
     centers = samples.take(slice(0, k))
     labels = torch.zeros(800, dtype=torch.int64)
-    problem = balanced_passes.Problem(800, np.full(k, 100), np.full(k, 100), 1, 0.0)
-    balanced_passes.repair(samples, centers, torch.zeros(k, dtype=torch.float64), labels, problem)
+    problem = balanced_descent.Problem(800, np.full(k, 100), np.full(k, 100), 1, 0.0)
+    balanced_descent.repair(samples, centers, torch.zeros(k, dtype=torch.float64), labels, problem)
     cost = _distances(samples.take(slice(0, 800)).numpy(), centers.numpy())
     seats = np.repeat(cost, 100, axis=1)
     assert cost[np.arange(800), labels].sum() == pytest.approx(seats[linear_sum_assignment(seats)].sum(), rel=1e-6)
@@ -217,6 +218,15 @@ def test_streamed_error_is_that_of_exact_fits(monkeypatch):
     monkeypatch.setattr(balanced_kmeans, "_LEVELS", (500, 1000))
     streamed = np.mean([BalancedKMeans(20, random_state=seed).fit(X).inertia_ for seed in range(3)])
     assert streamed <= 1.02 * exact
+
+
+def test_streamed_fit_masters_modes_of_very_different_width(monkeypatch):
+    rng = np.random.default_rng(0)
+    width = np.repeat(np.geomspace(0.01, 20, 8), 200)[:, None]
+    X = (width * rng.normal(size=(1600, 16)) + rng.normal(size=(8, 16)).repeat(200, axis=0)).astype(np.float32)
+    exact = BalancedKMeans(32, random_state=0).fit(X).inertia_
+    monkeypatch.setattr(balanced_kmeans, "_EXACT_SAMPLES", 0)
+    assert BalancedKMeans(32, random_state=0, device="cpu").fit(X).inertia_ <= 1.02 * exact
 
 
 def test_float16_memory_map_and_tensor_give_what_their_float32_copy_gives(tmp_path):

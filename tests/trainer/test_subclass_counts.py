@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from trainer.subclass_counts import PAPER_COUNTS, automatic_counts, subclass_counts
+from trainer.subclass_counts import PAPER_COUNTS, automatic_counts, fillable_counts, subclass_counts
 from utils.config import Config
 from utils.errors import UsageError
 
@@ -39,6 +39,16 @@ def test_without_a_rule_a_published_split_has_the_papers_counts_and_any_other_au
     assert subclass_counts(config(), np.full(21, 50)) == list(PAPER_COUNTS["voc", 331])
     assert subclass_counts(config(n_labeled_examples=300), np.full(21, 50)) == [1] * 21
     assert subclass_counts(config(dataset="custom"), np.full(21, 50)) == [1] * 21
+
+
+def test_no_class_gets_more_subclasses_than_samples_nor_none():
+    assert fillable_counts([3, 5, 2, 1], np.array([3, 4, 0, 9])) == [3, 4, 1, 1]
+
+
+def test_more_subclasses_than_int16_targets_tell_apart_are_refused():
+    assert sum(fillable_counts([32_766, 1], np.full(2, 10**6))) == 32_767
+    with pytest.raises(UsageError, match="32768 subclasses; at most 32767"):
+        fillable_counts([32_767, 1], np.full(2, 10**6))
 
 
 def test_counts_that_do_not_fit_are_refused():
