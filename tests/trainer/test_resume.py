@@ -1,6 +1,7 @@
 """Runs that are killed, whose files are damaged or do not fit on the disk, and runs of another configuration."""
 
 import random
+import subprocess
 import zipfile
 
 import pytest
@@ -101,6 +102,26 @@ def test_full_disk_ends_the_run_with_one_message_and_harms_nothing(runs):
     assert not list(run_dir.glob(".*"))
     assert train_apart(usrn, *options) == []
     assert_same_run(folder / "saved" / "whole1_usrn", run_dir)
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A file system that has room for two small checkpoints."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1800k", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a file system needs root; the test above does the same with files of limited size")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_disk_that_is_really_full_ends_the_run_with_the_last_checkpoint_whole(tiny_configs, tiny_disk, tmp_path):
+    options = ("trainer.save_minutes=0", f"trainer.save_dir={tiny_disk}", f"trainer.log_dir={tmp_path}")
+    (error,) = train_apart(tiny_configs[0], *options)
+    assert "cannot be written (No space left on device)" in error
+    assert checkpoint_to_go_on_from(load_config(tiny_configs[0], options), "auto", False) is not None
+    assert not list(tiny_disk.rglob(".*"))
 
 
 @pytest.fixture

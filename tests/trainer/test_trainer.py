@@ -54,6 +54,32 @@ def test_run_that_goes_on_ends_with_the_weights_of_an_unbroken_one(tiny_configs,
     assert history(whole_dir) == history(broken_dir)
 
 
+def test_validation_that_is_broken_off_is_done_again(tiny_configs):
+    whole, whole_dir = train(tiny_configs[0], "experim_name=whole")
+    config = load_config(tiny_configs[0], ["experim_name=broken"])
+    trainer = Trainer(config, open_data(config), CPU)
+    loader = trainer.validation
+
+    def asked_in_the_second_epoch():
+        for batch in loader:
+            yield batch
+            trainer.stop.asked = trainer.epochs_done == 1
+
+    validate = trainer._validate
+
+    def validate_anew(*arguments):
+        trainer.validation = asked_in_the_second_epoch()
+        validate(*arguments)
+
+    trainer._validate = validate_anew
+    with pytest.raises(Stopped):
+        trainer.train()
+    assert [entry["epoch"] for entry in history(config.run_dir) if "epoch" in entry] == [1]
+    resumed, _ = train(tiny_configs[0], "experim_name=broken", resume=config.run_dir / "checkpoint.pth")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert history(whole_dir) == history(config.run_dir)
+
+
 def test_another_seed_gives_another_run(tiny_configs):
     first, _ = train(tiny_configs[0])
     second, _ = train(tiny_configs[0], "random_seed=7", "experim_name=other")
