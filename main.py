@@ -114,9 +114,7 @@ def run(options: argparse.Namespace) -> int:
 
     stage = next((name for name in STAGES if getattr(options, name)), "train")
     device = choose_device(options.device)
-    processes = options.processes or process_count(config.n_gpu, device)
-    if stage in IN_ONE_PROCESS:
-        processes = 1
+    processes = 1 if stage in IN_ONE_PROCESS else options.processes or process_count(config.n_gpu, device)
     stage_options = Options(options.resume, options.force, options.predict, options.export, options.output)
     launch(run_stage, (stage, config, stage_options), processes, device)
     return 0

@@ -183,8 +183,9 @@ class Trainer:
 
     def _log_scalars(self, bar: tqdm) -> None:
         self._report_bad_steps()
-        sums = all_sum(torch.stack(list(self.running.values()))).tolist()
-        values = {name: total / count for name, (total, count) in zip(self.running, sums, strict=True) if count}
+        names = sorted(self.running)  # the same order in every process, also after going on
+        sums = all_sum(torch.stack([self.running[name] for name in names])).tolist()
+        values = {name: total / count for name, (total, count) in zip(names, sums, strict=True) if count}
         self.running.clear()
         self.board.losses(self.iteration, values, [group["lr"] for group in self.optimizer.param_groups])
         if "total" in values:
@@ -248,7 +249,7 @@ class Trainer:
         self._saved_at = time.monotonic()
         counts = {"confusion": self.confusion, "labels": self.labels, "pseudo_labels": self.pseudo_labels}
         counts = {name: all_sum(counted.counts.clone()).cpu() for name, counted in counts.items()}
-        running = {name: all_sum(value.clone()).cpu() for name, value in self.running.items()}
+        running = {name: all_sum(self.running[name].clone()).cpu() for name in sorted(self.running)}
         self.board.flush()
         if not is_main():
             return
