@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from dataloaders.demo_scenes import BACKGROUND_COLOUR, OBJECTS, draw_scene, recipe
+from dataloaders.demo_recipe import BACKGROUND_COLOUR, OBJECTS, recipe
+from dataloaders.demo_scenes import draw_scene
 from utils.errors import UsageError
 
 CLASSES: tuple[str, ...] = ("background", *(c.name for c in OBJECTS))

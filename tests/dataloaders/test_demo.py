@@ -9,7 +9,8 @@ from PIL import Image
 
 from dataloaders import demo
 from dataloaders.demo import CLASSES, COLOURS, make_demo
-from dataloaders.demo_scenes import OBJECTS, draw_scene
+from dataloaders.demo_recipe import OBJECTS
+from dataloaders.demo_scenes import draw_scene
 from utils.errors import UsageError
 
 N_TRAIN, N_VAL = 300, 20
@@ -143,7 +144,7 @@ def test_a_data_set_made_from_anything_else_is_replaced(tmp_path: Path, change: 
 def test_a_change_of_recipe_makes_the_data_set_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     make_demo(tmp_path / "demo", n_train=2, n_val=1, quiet=True)
     before = _digests(tmp_path / "demo")
-    monkeypatch.setattr("dataloaders.demo_scenes.OBJECTS", OBJECTS[:-1])
+    monkeypatch.setattr("dataloaders.demo_recipe.OBJECTS", OBJECTS[:-1])
     make_demo(tmp_path / "demo", n_train=2, n_val=1, quiet=True)
     assert _digests(tmp_path / "demo")["demo.json"] != before["demo.json"]
 
