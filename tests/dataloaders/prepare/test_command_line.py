@@ -206,6 +206,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {name: content for name, (_, _, content) in snapshot(folder).items()}
 
 
+def hear_interrupts() -> None:
+    """A shell starts what runs in its background deaf to Ctrl-C, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_killed_with_workers_leaves_only_whole_files_and_no_processes(tmp_path: Path, how: int) -> None:
     tree = voc_tree(tmp_path, train=100, val=2, sbd_only=300, size=(8, 8), classes=4)
@@ -216,7 +221,10 @@ def test_killed_with_workers_leaves_only_whole_files_and_no_processes(tmp_path: 
     pipe.unlink()
     os.mkfifo(pipe)
     process = subprocess.Popen(
-        command("voc", "--root", tmp_path, "--workers", 2), stderr=subprocess.PIPE, start_new_session=True
+        command("voc", "--root", tmp_path, "--workers", 2),
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=hear_interrupts,
     )
     while not (target.is_dir() and len(os.listdir(target)) > 20):
         assert process.poll() is None
