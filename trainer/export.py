@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dataloaders.photometry import normalise
+from dataloaders.photometry import MEAN, STD
 from dataloaders.streams import EVALUATION_MULTIPLE
 from models import build_network
 from models.architecture import infer_architecture
@@ -30,6 +30,8 @@ class Exported(nn.Module):
     def __init__(self, network: nn.Module):
         super().__init__()
         self.network = network
+        for name, values in (("mean", MEAN), ("std", STD)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
         """RGB float32 in [0, 1], (N, 3, H, W) → class logits (N, C, H, W)."""
@@ -38,7 +40,7 @@ class Exported(nn.Module):
         for axis, side in ((2, height), (3, width)):
             at = torch.arange(side + (-side) % EVALUATION_MULTIPLE, device=image.device)
             image = image.index_select(axis, torch.where(at < side, at, 2 * (side - 1) - at))
-        logits = self.network(normalise(image))
+        logits = self.network((image - self.mean) / self.std)
         for axis, side in ((2, height), (3, width)):
             logits = logits.index_select(axis, torch.arange(side, device=image.device))
         return logits

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import main as command_line
+from dataloaders import photometry
 from models import build_network, load_model
 from tests.conftest import write_tiny_configs
 from trainer import export
@@ -39,6 +40,7 @@ def exported(checkpoint, demo_set, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     config, _ = write_tiny_configs(demo_set, checkpoint.parent, num_workers=0)
     for format in ("onnx", "exported_program"):
+        photometry._by_channel.cache_clear()  # as in a process that has done nothing else
         arguments = ["-c", config, "--resume", checkpoint, "--export", format, "--output", folder / format]
         assert command_line.main([str(argument) for argument in arguments]) == 0
     session = onnxruntime.InferenceSession(folder / "onnx", providers=["CPUExecutionProvider"])
