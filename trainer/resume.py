@@ -56,8 +56,7 @@ def checkpoint_to_go_on_from(config: Config, resume: str | None, force: bool) ->
             advice = "Go on all the same with --force, or start a new run from the weights of a best_model.pth."
             _refuse_if_differing(path, state, config, advice)
         return path
-    path = None if force else _newest_good(config)
-    state = None if path is None else load_checkpoint(path).get("resume")
+    path, state = (None, None) if force else _newest_good(config)
     if state is None or (resume is None and state["finished"]):
         return None
     if state["subclasses"] != subclass_source(config):
@@ -78,16 +77,16 @@ def _refuse_if_differing(path: Path, state: dict, config: Config, advice: str) -
         raise UsageError(f"{path}: is of a run that differs in {'; '.join(differing[:5])}. {advice}")
 
 
-def _newest_good(config: Config) -> Path | None:
+def _newest_good(config: Config) -> tuple[Path | None, dict | None]:
+    """The newest checkpoint of the run that can be read, and its ``resume``."""
     damaged: UsageError | None = None
     for path in (config.run_dir / NEWEST, config.run_dir / PREVIOUS):
         try:
             if path.is_file():
-                load_checkpoint(path)
-                return path
+                return path, load_checkpoint(path).get("resume")
         except UsageError as error:
             log.warning(f"{error} Looking for the one before it.")
             damaged = error
     if damaged is not None:
         raise UsageError(f"{damaged} None before it can be read either. Start the run over with --force.")
-    return None
+    return None, None
