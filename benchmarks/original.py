@@ -14,16 +14,18 @@ from torch import Tensor, nn
 
 from dataloaders.reading import IGNORE
 from models import USRN
-from models.layers import DilatedConv2d
+from models.batch_norm import BatchNorm2d
+from models.layers import DilatedConv2d, Dropout
 
 THRESHOLD = 0.75
 
 
 def plain_network(network: nn.Module) -> nn.Module:
-    """``network``, in place, with PyTorch's own convolutions only."""
+    """``network``, in place, with PyTorch's own layers only."""
     for module in network.modules():
-        if isinstance(module, DilatedConv2d):
-            module.__class__ = nn.Conv2d
+        for ours, theirs in ((DilatedConv2d, nn.Conv2d), (BatchNorm2d, nn.BatchNorm2d), (Dropout, nn.Dropout)):
+            if isinstance(module, ours):
+                module.__class__ = theirs
     return network
 
 

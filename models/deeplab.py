@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import DilatedConv2d
+from models.batch_norm import BatchNorm2d
+from models.layers import DilatedConv2d, Dropout
 
 ASPP_DILATIONS = (1, 6, 12, 18)  # for output stride 16; 1 stands for the 1x1 branch
 LOW_LEVEL_REDUCED = 48  # channels to which the decoder brings the low-level feature
@@ -24,7 +25,7 @@ class AtrousBranch(nn.Module):
             self.atrous_conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
         else:
             self.atrous_conv = DilatedConv2d(in_channels, out_channels, dilation)
-        self.bn = nn.BatchNorm2d(out_channels)
+        self.bn = BatchNorm2d(out_channels)
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,13 +44,13 @@ class ASPP(nn.Module):
         self.global_avg_pool = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
             nn.Conv2d(in_channels, out_dim, 1, bias=False),
-            nn.BatchNorm2d(out_dim),
+            BatchNorm2d(out_dim),
             nn.ReLU(inplace=True),
         )
         self.conv1 = nn.Conv2d(5 * out_dim, out_dim, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(out_dim)
+        self.bn1 = BatchNorm2d(out_dim)
         self.relu = nn.ReLU(inplace=True)
-        self.dropout = nn.Dropout(0.5)
+        self.dropout = Dropout(0.5)
         initialise_convolutions(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,15 +66,15 @@ class Decoder(nn.Module):
     def __init__(self, low_level_channels: int, out_dim: int = 256) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(low_level_channels, LOW_LEVEL_REDUCED, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(LOW_LEVEL_REDUCED)
+        self.bn1 = BatchNorm2d(LOW_LEVEL_REDUCED)
         self.relu = nn.ReLU(inplace=True)
         self.last_conv = nn.Sequential(
             nn.Conv2d(out_dim + LOW_LEVEL_REDUCED, out_dim, 3, padding=1, bias=False),
-            nn.BatchNorm2d(out_dim),
+            BatchNorm2d(out_dim),
             nn.ReLU(inplace=True),
-            nn.Dropout(0.5),
+            Dropout(0.5),
             nn.Conv2d(out_dim, out_dim, 3, padding=1, bias=False),
-            nn.BatchNorm2d(out_dim),
+            BatchNorm2d(out_dim),
             nn.ReLU(inplace=True),
         )
         initialise_convolutions(self)

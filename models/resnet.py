@@ -4,6 +4,7 @@ from copy import deepcopy
 
 from torch import Tensor, nn
 
+from models.batch_norm import BatchNorm2d
 from models.layers import DilatedConv2d
 
 # Bottlenecks in layers 1-4. 14 and 26 are for demos and tests: they have no ImageNet weights.
@@ -26,19 +27,19 @@ class Bottleneck(nn.Module):
         super().__init__()
         out_channels = width * self.expansion
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
+        self.bn1 = BatchNorm2d(width)
         if dilation == 1:
             self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
         else:
             self.conv2 = DilatedConv2d(width, width, dilation)
-        self.bn2 = nn.BatchNorm2d(width)
+        self.bn2 = BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.bn3 = BatchNorm2d(out_channels)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = None
         if stride != 1 or in_channels != out_channels:
             self.downsample = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), BatchNorm2d(out_channels)
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,7 +82,7 @@ class ResNet(nn.Module):
         self.out_channels = 8 * width * Bottleneck.expansion
 
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
+        self.bn1 = BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.layer1 = _stage(width, width, stride=1, dilations=(1,) * n1)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from models.deeplab import ASPP, Decoder, initialise_convolutions, upsample
+from models.layers import Dropout
 from models.resnet import ResNet
 
 
@@ -147,6 +148,6 @@ def build_network(
 
 
 def _classifier(in_channels: int, n_outputs: int) -> nn.Sequential:
-    classifier = nn.Sequential(nn.Dropout(0.1), nn.Conv2d(in_channels, n_outputs, 1))
+    classifier = nn.Sequential(Dropout(0.1), nn.Conv2d(in_channels, n_outputs, 1))
     initialise_convolutions(classifier)
     return classifier

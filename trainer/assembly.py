@@ -7,11 +7,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from models import USRN, Baseline, build_network
+from models.batch_norm import synchronise_batch_norm
 from trainer.baseline import BaselineStep
 from trainer.subclass_table import SubclassTable
 from trainer.usrn import USRNStep
 from utils.config import Config
-from utils.distributed import synchronise_batch_norm
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 BACKBONE_LR = 0.1

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dataloaders.reading import IGNORE
 from models import USRN
+from models.batch_norm import separate_batches
 from models.deeplab import upsample
 from trainer.baseline import cross_entropy
 
@@ -116,17 +117,18 @@ class USRNStep(nn.Module):
             pseudo labels: ``p_cls`` (N, C, H', W'), and (N, H', W') ``pseudo_sub`` (most probable subclass),
             ``left_alone`` and ``pseudo_label`` (``IGNORE`` where it is not used).
         """
-        logits, sub_logits = (upsample(z.float(), x.shape[2:]) for z in self._classify(x))
+        # Labelled, strong, weak: batch norm sees three batches, its statistics move three times in this order.
+        labelled, *unlabelled = self._features(x) if u_strong is None else self._features(x, u_strong)
+        logits, sub_logits = (upsample(z.float(), x.shape[2:]) for z in self._classify(labelled))
         Ls = cross_entropy(logits, y)
         Ls_sub = cross_entropy(sub_logits, s)
         total = self.w_sup * Ls + self.w_sub * Ls_sub
         out = {"Ls": Ls.detach(), "Ls_sub": Ls_sub.detach(), "prediction": logits.detach().argmax(1)}
 
         if u_weak is not None:
-            # Labelled, strong, weak: batch norm sees three batches, its statistics move three times in this order.
-            strong, sub_strong = self._classify(u_strong, pool=self.downsample)
+            strong, sub_strong = self._classify(*unlabelled, pool=self.downsample)
             with torch.no_grad():
-                weak, sub_weak = self._classify(u_weak, pool=self.downsample)
+                weak, sub_weak = self._classify(self._features(u_weak)[0], pool=self.downsample)
                 p_cls, p_sub = weak.float().softmax(1), sub_weak.float().softmax(1)
                 confidence_sub, pseudo_sub = p_sub.max(1)
                 mask_sub = confidence_sub > self.threshold
@@ -143,9 +145,19 @@ class USRNStep(nn.Module):
             out |= {"pseudo_label": pseudo.where(mask, IGNORE)}
         return out | {"total": total}
 
-    def _classify(self, images: Tensor, pool: bool = False) -> tuple[Tensor, Tensor]:
-        """Class and subclass logits at stride 4, or at stride 8 with ``pool``."""
-        features, sub_features = self.network.both_pixel_features(images)
+    def _features(self, *batches: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Class and subclass features of each batch of images, as if the network were called for one after another."""
+        sizes_differ = len({batch.shape[1:] for batch in batches}) > 1
+        if len(batches) == 1 or sizes_differ or batches[0].device.type != "cpu":
+            return [self.network.both_pixel_features(batch) for batch in batches]
+        # One call for all: on a CPU each call rearranges all weights, which takes longer than a small batch does.
+        sizes = [len(batch) for batch in batches]
+        with separate_batches(*sizes):
+            joined = self.network.both_pixel_features(torch.cat(batches))
+        return list(zip(*(features.split(sizes) for features in joined), strict=True))
+
+    def _classify(self, features: tuple[Tensor, Tensor], pool: bool = False) -> tuple[Tensor, Tensor]:
+        """Class and subclass logits of both features, at stride 4, or at stride 8 with ``pool``."""
         if pool:
-            features, sub_features = F.avg_pool2d(features, 2), F.avg_pool2d(sub_features, 2)
-        return self.network.classifier(features), self.network.classifier_SubCls(sub_features)
+            features = F.avg_pool2d(features[0], 2), F.avg_pool2d(features[1], 2)
+        return self.network.classifier(features[0]), self.network.classifier_SubCls(features[1])

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +16,12 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import record
-from torch.distributed.nn.functional import all_reduce as all_reduce_with_gradient
 
 from utils.errors import UsageError
 from utils.stop import StopRequest
 
+_POLL = 0.02  # seconds
 _GRACE = 3.0  # seconds that the other processes have to end by themselves when one has failed
 _host_group: dist.ProcessGroup | None = None  # gloo, whatever the devices talk through
 
@@ -80,7 +80,7 @@ def launch(function: Callable, args: tuple, processes: int, device: str) -> None
     """
     if under_torchrun():
         # What a rank fails of is recorded for torchrun, which shows the first failure of all ranks.
-        record(_run)(function, args, int(os.environ["LOCAL_RANK"]), device, {"init_method": "env://"})
+        record(_run_under_torchrun)(function, args, int(os.environ["LOCAL_RANK"]), device)
     elif processes == 1:
         function(*args, _device(device, 0))
     else:
@@ -151,6 +151,36 @@ def _enter(local_rank: int, function: Callable, args: tuple, processes: int, add
     _run(function, args, local_rank, device, {"init_method": address, "rank": local_rank, "world_size": processes})
 
 
+def _run_under_torchrun(function: Callable, args: tuple, local_rank: int, device: str) -> None:
+    store, number, processes = next(dist.rendezvous("env://"))
+    store = meet(store, number, processes)
+    _run(function, args, local_rank, device, {"store": store, "rank": number, "world_size": processes})
+
+
+def meet(store: dist.Store, number: int, processes: int) -> dist.Store:
+    """A part of ``store`` that is these processes' own, whatever earlier ones have left in it.
+
+    torchrun lets the processes that it starts again meet in the store of those that failed, where they would take
+    the addresses of the dead for each other's. The number of its restart may differ between machines.
+
+    Rank 0 answers everybody's call, each of which bears a name of its own, with one name for all, until all have heard.
+    """
+    own = uuid.uuid4().hex
+    if number:
+        store.set(f"call/{number}", own)
+        name = store.get(f"answer/{own}").decode()
+        store.set(f"heard/{name}/{number}", "")
+        return dist.PrefixStore(name, store)
+    waiting = set(range(1, processes))
+    while waiting:
+        for other in waiting:
+            if store.check([f"call/{other}"]):
+                store.set(f"answer/{store.get(f'call/{other}').decode()}", own)
+        time.sleep(_POLL)
+        waiting = {other for other in waiting if not store.check([f"heard/{own}/{other}"])}
+    return dist.PrefixStore(own, store)
+
+
 def _run(function: Callable, args: tuple, local_rank: int, device: str, group: dict) -> None:
     global _host_group
     torch_device = _device(device, local_rank)
@@ -212,38 +242,6 @@ def failing_together() -> Iterator[None]:
     for failed in gather(message):
         if failed is not None:
             raise UsageError(failed)
-
-
-class _SyncBatchNorm(nn.BatchNorm2d):
-    """Batch norm over the batches of all processes, for devices that ``nn.SyncBatchNorm`` does not serve."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.training:
-            return super().forward(x)
-        local = torch.stack([x.sum((0, 2, 3)), (x * x).sum((0, 2, 3)), x.new_full((x.shape[1],), x[:, 0].numel())])
-        total, squares, count = all_reduce_with_gradient(local)
-        mean = total / count
-        variance = (squares / count - mean * mean).clamp(min=0)
-        with torch.no_grad():
-            unbiased = variance * count / (count - 1).clamp(min=1)
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(unbiased, self.momentum)
-            self.num_batches_tracked += 1
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        shift = self.bias - mean * scale
-        return x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
-
-
-def synchronise_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:
-    """Make batch norm see the total batch of all processes; parameters and their names stay as they are."""
-    if world_size() == 1:
-        return module
-    if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
-    for child in module.modules():
-        if isinstance(child, nn.BatchNorm2d):
-            child.__class__ = _SyncBatchNorm
-    return module
 
 
 def barrier() -> None:

@@ -12,7 +12,6 @@ from benchmarks.original import losses, plain_network
 from dataloaders import open_data
 from dataloaders.photometry import apply_photometry, draw_photometry, normalise, to_unit
 from models import USRN
-from models.layers import DilatedConv2d
 from trainer import execution
 from trainer.board import Board
 from trainer.trainer import Trainer
@@ -24,9 +23,12 @@ CPU = torch.device("cpu")
 PARENTS = torch.tensor([0, 0, 1, 2])
 
 
-def make_batch(device=CPU):
+def make_batch(device=CPU, unlabelled=(2, 64)):
+    """Two labelled crops of 64; ``unlabelled`` is the others' number and size."""
     generator = torch.Generator(device=CPU).manual_seed(0)
-    x, weak, strong = torch.randn(3, 2, 3, 64, 64, generator=generator).to(device)
+    x = torch.randn(2, 3, 64, 64, generator=generator).to(device)
+    count, size = unlabelled
+    weak, strong = torch.randn(2, count, 3, size, size, generator=generator).to(device)
     s = torch.randint(-1, 4, (2, 64, 64), generator=generator)
     y = torch.where(s < 0, s, PARENTS[s])
     return {"x": x, "y": y.to(device), "s": s.to(device), "u_weak": weak, "u_strong": strong}
@@ -41,9 +43,11 @@ def make_network(layers=50):
     return network
 
 
-def test_step_gives_the_losses_and_gradients_of_one_written_plainly(monkeypatch):
+@pytest.mark.parametrize("unlabelled", [(2, 64), (3, 64), (2, 96)])  # number and size of the crops
+def test_step_gives_the_losses_and_gradients_of_one_written_plainly(monkeypatch, unlabelled):
     monkeypatch.setattr("benchmarks.original.THRESHOLD", 0.4)
-    batch = {name: values.double() if values.is_floating_point() else values for name, values in make_batch().items()}
+    batch = make_batch(unlabelled=unlabelled)
+    batch = {name: values.double() if values.is_floating_point() else values for name, values in batch.items()}
     plain, fast = plain_network(make_network().double()), make_network().double()
     expected, _ = losses(plain, PARENTS, **batch)
     sum(expected.values()).backward()
@@ -55,19 +59,6 @@ def test_step_gives_the_losses_and_gradients_of_one_written_plainly(monkeypatch)
     for (name, theirs), ours in zip(plain.named_parameters(), fast.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6, msg=name)
     assert all(torch.allclose(ours, theirs) for ours, theirs in zip(fast.buffers(), plain.buffers(), strict=True))
-
-
-@pytest.mark.parametrize(("size", "training"), [((4, 4), True), ((6, 3), True), ((7, 3), True), ((4, 4), False)])
-def test_dilated_convolution_is_that_of_pytorch(size, training):
-    torch.manual_seed(0)
-    ours = DilatedConv2d(3, 5, dilation=6).train(training)
-    theirs = torch.nn.Conv2d(3, 5, 3, padding=6, dilation=6, bias=False)
-    theirs.load_state_dict(ours.state_dict())
-    x = torch.randn(2, 3, *size)
-    (ours(x) ** 2).sum().backward()
-    (theirs(x) ** 2).sum().backward()
-    torch.testing.assert_close(ours(x), theirs(x))
-    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
 
 
 def test_step_colour_and_confusion_matrix_read_nothing_back_from_the_device():

@@ -1,0 +1,105 @@
+"""Batch norm over the processes, and over several batches in one call."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.batch_norm import BatchNorm2d, separate_batches, synchronise_batch_norm
+from utils.distributed import launch, rank
+
+IMAGES_OF_RANK_0 = 3  # of 4: the processes' batches differ in size
+
+
+def passes() -> list[Tensor]:
+    """Two batches; the first channel has a small spread about a large mean."""
+    generator = torch.Generator().manual_seed(0)
+    means = torch.tensor([500.0, 2, 2, 2, 2]).view(1, 5, 1, 1)
+    return [means + 3 * torch.randn(4, 5, 6, 7, generator=generator) for _ in range(2)]
+
+
+def norm() -> nn.Module:
+    """Batch norm with parameters that matter, in a network as it comes."""
+    module = nn.Sequential(BatchNorm2d(5))
+    with torch.no_grad():
+        module[0].weight.copy_(torch.linspace(0.5, 1.5, 5))
+        module[0].bias.copy_(torch.linspace(-1, 1, 5))
+    return module
+
+
+def run(module: nn.Module, part: slice) -> dict[str, Tensor]:
+    """Two training passes over this part of each batch, then one in evaluation mode; what came of it."""
+    found = {}
+    for number, whole in enumerate(passes()):
+        x = whole[part].clone().requires_grad_()
+        y = module(x)
+        (y.pow(3) * whole[part].cos()).sum().backward()
+        found |= {f"y{number}": y.detach(), f"gradient{number}": x.grad}
+    module.eval()
+    found["evaluated"] = module(whole[part]).detach()
+    found |= {name: value.grad for name, value in module.named_parameters()}
+    return found | {f"state {name}": value for name, value in module.state_dict().items()}
+
+
+def in_each_process(folder, device: torch.device) -> None:
+    """What ``run`` finds in every process, written to ``folder``."""
+    part = slice(0, IMAGES_OF_RANK_0) if rank() == 0 else slice(IMAGES_OF_RANK_0, 4)
+    torch.save(run(synchronise_batch_norm(norm(), device), part), folder / f"{rank()}.pt")
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """What each of two processes found."""
+    folder = tmp_path_factory.mktemp("processes")
+    launch(in_each_process, (folder,), 2, "cpu")
+    return [torch.load(folder / f"{number}.pt", weights_only=True) for number in (0, 1)]
+
+
+def test_batch_norm_of_two_processes_is_that_of_one_on_the_whole_batch(two_processes):
+    parts = two_processes
+    whole = run(norm(), slice(0, 4))
+    for name in ("y0", "y1", "gradient0", "gradient1", "evaluated"):
+        torch.testing.assert_close(torch.cat([part[name] for part in parts]), whole[name], atol=1e-4, rtol=1e-4)
+
+
+def test_running_statistics_of_two_processes_are_those_of_one(two_processes):
+    parts = two_processes
+    whole = run(norm(), slice(0, 4))
+    names = [name for name in whole if name.startswith("state ")]
+    assert len(names) == 5
+    for name in names:
+        for part in parts:
+            torch.testing.assert_close(part[name], whole[name])
+
+
+def test_gradients_of_batch_norms_parameters_add_up_to_those_of_one_process(two_processes):
+    parts = two_processes
+    whole = run(norm(), slice(0, 4))
+    for name in ("0.weight", "0.bias"):
+        torch.testing.assert_close(parts[0][name] + parts[1][name], whole[name], atol=1e-2, rtol=1e-4)
+
+
+def test_batch_norm_of_one_process_stays_as_it_is():
+    module = norm()
+    assert type(synchronise_batch_norm(module, torch.device("cpu"))[0]) is BatchNorm2d
+
+
+def test_several_batches_in_one_call_are_as_one_call_for_each():
+    batches = [2 + torch.randn(n, 5, 6, 7) for n in (3, 1, 2)]
+    apart, joined = norm(), norm()
+    expected = torch.cat([apart(batch) for batch in batches])
+    with separate_batches(3, 1, 2):
+        actual = joined(torch.cat(batches))
+        (actual**3).sum().backward()
+    (expected**3).sum().backward()
+    torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(joined[0].weight.grad, apart[0].weight.grad)
+    torch.testing.assert_close(joined.state_dict(), apart.state_dict())
+    assert joined[0].num_batches_tracked == 3
+
+
+def test_outside_and_in_evaluation_there_is_one_batch():
+    x = torch.randn(4, 5, 6, 7)
+    plain, module = norm(), norm()
+    with separate_batches(1, 3):
+        torch.testing.assert_close(module.eval()(x), plain.eval()(x))
+    torch.testing.assert_close(module.train()(x), plain.train()(x))
