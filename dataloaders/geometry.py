@@ -1,6 +1,7 @@
 """Random scale, pad, crop, flip of an image together with its masks (docs/method.md section 3)."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil
 
 import cv2
@@ -84,7 +85,8 @@ class Geometry:
 
     def _pad_and_flip(self, pixels: np.ndarray, padding: tuple[int, ...] | int, flip: bool) -> np.ndarray:
         bottom, right = (self.crop_size - side for side in pixels.shape[:2])
-        pixels = cv2.copyMakeBorder(pixels, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=padding)
+        if bottom or right:
+            pixels = cv2.copyMakeBorder(pixels, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=padding)
         return cv2.flip(pixels, 1) if flip else pixels
 
 
@@ -125,12 +127,15 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int], window: tuple[slice, sl
     """Scale a mask (H, W) by nearest neighbour, but compute a window of the result only, as in ``resize_image``."""
     if size == mask.shape:
         return mask[window]
+    rows, columns = (_nearest(old, new)[part] for old, new, part in zip(mask.shape, size, window, strict=True))
+    return mask.take(rows, axis=0).take(columns, axis=1)
+
+
+@lru_cache(2)  # the masks of an image one after another
+def _nearest(old: int, new: int) -> np.ndarray:
+    """Along a side that is scaled from ``old`` to ``new`` pixels, the pixel that each one comes from."""
     # INTER_NEAREST takes the pixel above and left of the place and so shifts masks by half a pixel.
-    rows, columns = (
-        cv2.resize(np.arange(old, dtype=np.int32), (1, new), interpolation=cv2.INTER_NEAREST_EXACT)[:, 0]
-        for old, new in zip(mask.shape, size, strict=True)
-    )
-    return mask.take(rows[window[0]], axis=0).take(columns[window[1]], axis=1)
+    return cv2.resize(np.arange(old, dtype=np.int32), (1, new), interpolation=cv2.INTER_NEAREST_EXACT)[:, 0]
 
 
 def _rotate(image: np.ndarray, masks: list[np.ndarray], degrees: int) -> tuple[np.ndarray, list[np.ndarray]]:

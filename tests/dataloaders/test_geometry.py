@@ -76,7 +76,6 @@ def test_result_always_has_the_crops_size(size, everything):
         assert image.dtype == np.uint8
         assert [mask.shape for mask in masks] == [(32, 32)] * 2
         assert all(mask.dtype == np.int16 for mask in masks)
-        assert all(array.flags["C_CONTIGUOUS"] for array in (image, *masks))
 
 
 def test_small_image_is_padded_at_the_bottom_and_the_right_with_mean_colour_and_ignored_pixels():

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from dataloaders.description import Sample
+from dataloaders.prepare.pictures import uncompressed_png
 from dataloaders.reading import IGNORE, image_size, read_image, read_mask, read_pair, read_subclass_map
 from tests.dataloaders.miniature import write_image, write_mask
 from utils.errors import UsageError
@@ -309,3 +310,34 @@ def test_unreadable_image_is_named(tmp_path, read):
     for name in ("image.jpg", "gone.jpg"):
         with pytest.raises(UsageError, match=f"{name}: cannot be read as an image"):
             read(tmp_path / name)
+
+
+@pytest.mark.parametrize("how", ["palette", "gray", "uncompressed", "transparent", "filtered", "many chunks"])
+def test_mask_is_the_same_however_its_png_is_written(tmp_path, how):
+    values = np.random.default_rng(0).integers(0, 5, (60, 90)).astype(np.uint8)
+    values[0] = 255
+    path = tmp_path / "mask.png"
+    image = Image.fromarray(values)
+    if how in ("palette", "transparent", "many chunks"):
+        image.putpalette(voc_palette().tobytes())
+    if how == "filtered":
+        image = Image.fromarray(np.sort(values))  # neighbours alike: Pillow stores differences
+        values = np.sort(values)
+    image.save(path, **({"transparency": 255} if how == "transparent" else {}))
+    if how == "uncompressed":
+        path.write_bytes(uncompressed_png(path))
+    if how == "many chunks":
+        path.write_bytes(with_small_chunks(path.read_bytes()))
+    target = read_mask(path, 5)
+    assert target.dtype == np.int16
+    assert np.array_equal(target, np.where(values == 255, IGNORE, values.astype(int)))
+
+
+def with_small_chunks(png: bytes) -> bytes:
+    """The file with its pixels in chunks of ten bytes."""
+    at = png.index(b"IDAT") - 4
+    size = int.from_bytes(png[at : at + 4], "big")
+    data = png[at + 8 : at + 8 + size]
+    chunks = [b"IDAT" + data[first : first + 10] for first in range(0, size, 10)]
+    parts = [struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks]
+    return png[:at] + b"".join(parts) + png[at + 12 + size :]
