@@ -8,7 +8,8 @@ One thread does all the work and its processor time is counted, both ways in tur
 process does for an image, from the files to its place in the batch. In the original's way that is everything. Here the
 photometry (strong view, colour jitter, normalisation) is done for a batch on the training device: with a GPU the
 processor's part is "worker" alone, without one "worker + photometry". "city, uncompressed" reads the files as
-`python3 -m dataloaders.prepare cityscapes --uncompressed` stores them; the original's way reads the published ones.
+`python3 -m dataloaders.prepare cityscapes` stores them; the original's way reads the published ones. "in memory" is a
+stream that fits into `data.cache_gb`, after its first turn: by default all labelled images of the published VOC runs.
 """
 
 from __future__ import annotations
@@ -118,12 +119,12 @@ def uncompress(samples: tuple[Sample, ...], folder: Path) -> tuple[Sample, ...]:
 # --- this code's way -------------------------------------------------------------------------------------
 
 
-def our_stream(samples: tuple[Sample, ...], setting: Setting, stream: str, subclass_dir: Path):
+def our_stream(samples: tuple[Sample, ...], setting: Setting, stream: str, subclass_dir: Path, cache_bytes: int):
     """The stream as ``trainer/batches.py`` builds it for stage 4."""
     scales = LABELLED_SCALES if stream == "labelled" else UNLABELLED_SCALES
     geometry = Geometry(setting.crop_size, setting.base_size, scales, flip=True, rotate=False, blur=False)
     if stream == "unlabelled":
-        return UnlabelledStream(samples, geometry, seed=0)
+        return UnlabelledStream(samples, geometry, seed=0, cache_bytes=cache_bytes)
     return LabelledStream(
         samples,
         geometry,
@@ -133,6 +134,7 @@ def our_stream(samples: tuple[Sample, ...], setting: Setting, stream: str, subcl
         jitter=setting.jitter,
         subclass_dir=subclass_dir,
         n_subclasses=N_SUBCLASSES,
+        cache_bytes=cache_bytes,
     )
 
 
@@ -169,6 +171,7 @@ def measure(
     samples: tuple[Sample, ...],
     our_samples: tuple[Sample, ...],
     subclass_dir: Path,
+    cache_bytes: int,
     turns: int,
     device: torch.device,
 ) -> dict:
@@ -183,7 +186,7 @@ def measure(
         subclass_dir=subclass_dir,
     )
     original = getattr(originals, stream)
-    ours = our_stream(our_samples, setting, stream, subclass_dir)
+    ours = our_stream(our_samples, setting, stream, subclass_dir, cache_bytes)
     n = setting.n_images
     draws = count()
 
@@ -249,13 +252,15 @@ def main() -> None:
             folder = Path(temporary)
             samples = make_files(folder, setting)
             files[name] = round(np.mean([sample.image.stat().st_size for sample in samples]) / 1e3)
-            variants = {name: samples}
+            variants = {name: (samples, 0), f"{name}, in memory": (samples, 10**9)}
             if name == "city":
-                variants["city, uncompressed"] = uncompress(samples, folder / "uncompressed")
-            for variant, our_samples in variants.items():
+                variants["city, uncompressed"] = uncompress(samples, folder / "uncompressed"), 0
+            for variant, (our_samples, cache_bytes) in variants.items():
                 for stream in STREAMS:
-                    subclass_dir = folder / "subclasses"
-                    row = measure(variant, setting, stream, samples, our_samples, subclass_dir, arguments.turns, device)
+                    row = measure(
+                        variant, setting, stream, samples, our_samples, folder / "subclasses", cache_bytes,
+                        arguments.turns, device,
+                    )  # fmt: skip
                     rows.append(row)
     print_table(rows, device)
     print(json.dumps({"torch": torch.__version__, "opencv": cv2.__version__, "image_kb": files, "rows": rows}))

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from dataloaders.cache import SharedCache
 from dataloaders.description import Sample
 from dataloaders.geometry import Geometry
 from dataloaders.photometry import draw_photometry
@@ -69,9 +70,19 @@ class _TrainingStream(Dataset):
     and the draw's number, like everything else. ``bad`` of an item says of what it stands in for, a line each."""
 
     number: int
+    n_masks: int
 
-    def __init__(self, samples: tuple[Sample, ...], geometry: Geometry, *, seed: int, skip_bad: bool = False):
+    def __init__(
+        self,
+        samples: tuple[Sample, ...],
+        geometry: Geometry,
+        *,
+        seed: int,
+        skip_bad: bool = False,
+        cache_bytes: int = 0,
+    ):
         self.samples, self.geometry, self.seed, self.skip_bad = samples, geometry, seed, skip_bad
+        self.cache = SharedCache(len(samples), self.n_masks, cache_bytes)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -80,15 +91,20 @@ class _TrainingStream(Dataset):
         index, draw = key
         bad = []
         for candidate in self._candidates(index, draw):
-            try:
-                files = self._read(self.samples[candidate])
-            except UsageError as error:
-                if not self.skip_bad:
-                    raise
-                bad.append(str(error))
-                continue
+            sample, arrays = self.samples[candidate], self.cache.get(candidate)
+            if arrays is None:
+                try:
+                    arrays = self._read(sample)
+                except UsageError as error:
+                    if not self.skip_bad:
+                        raise
+                    bad.append(str(error))
+                    continue
+                arrays[1].extend(self._read_more(sample, arrays[0].shape[:2]))
+                self.cache.put(candidate, *arrays)
             rng = np.random.default_rng([self.seed, self.number, 1, draw])
-            return self._item(self.samples[candidate], files, rng) | {"bad": "\n".join(bad)}
+            image, masks = self.geometry(*arrays, rng)
+            return self._item(sample, _channels_first(image), masks, rng) | {"bad": "\n".join(bad)}
         raise UsageError(f"none of the {len(self)} images of this stream can be used; the first: {bad[0]}")
 
     def _candidates(self, index: int, draw: int) -> Iterator[int]:
@@ -97,10 +113,16 @@ class _TrainingStream(Dataset):
             if other != index:
                 yield int(other)
 
-    def _read(self, sample: Sample):
+    def _read(self, sample: Sample) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Image and masks of a sample, which may be a bad one."""
         raise NotImplementedError
 
-    def _item(self, sample: Sample, files, rng: np.random.Generator) -> dict:
+    def _read_more(self, sample: Sample, size: tuple[int, int]) -> list[np.ndarray]:
+        """Further masks, in which an error is no sample's fault."""
+        return []
+
+    def _item(self, sample: Sample, image: torch.Tensor, masks: list[np.ndarray], rng: np.random.Generator) -> dict:
+        """What the training takes, of the augmented arrays."""
         raise NotImplementedError
 
 
@@ -123,26 +145,20 @@ class LabelledStream(_TrainingStream):
         skip_bad: bool = False,
         subclass_dir: Path | None = None,
         n_subclasses: int = 0,
+        cache_bytes: int = 0,
     ):
-        super().__init__(samples, geometry, seed=seed, skip_bad=skip_bad)
+        self.n_masks = 1 if subclass_dir is None else 2
+        super().__init__(samples, geometry, seed=seed, skip_bad=skip_bad, cache_bytes=cache_bytes)
         self.n_classes, self.ignore_index, self.palette, self.jitter = n_classes, ignore_index, palette, jitter
         self.subclass_dir, self.n_subclasses = subclass_dir, n_subclasses
 
-    def _read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-        return read_pair(sample, self.n_classes, self.ignore_index, self.palette)
+    def _read(self, sample: Sample) -> tuple[np.ndarray, list[np.ndarray]]:
+        image, mask = read_pair(sample, self.n_classes, self.ignore_index, self.palette)
+        return image, [mask]
 
-    def _item(self, sample: Sample, files: tuple[np.ndarray, np.ndarray], rng: np.random.Generator) -> dict:
-        image, *masks = files
-        if self.subclass_dir is not None:
-            masks.append(self._subclass_map(sample, masks[0].shape))
-        image, masks = self.geometry(image, masks, rng)
-        item = {"id": sample.id, "image": _channels_first(image)}
-        item |= zip(("target", "subclass"), map(torch.from_numpy, masks), strict=False)
-        if self.jitter:
-            item["photometry"] = torch.from_numpy(draw_photometry(rng, strong=False))
-        return item
-
-    def _subclass_map(self, sample: Sample, size: tuple[int, ...]) -> np.ndarray:
+    def _read_more(self, sample: Sample, size: tuple[int, int]) -> list[np.ndarray]:
+        if self.subclass_dir is None:
+            return []
         path = self.subclass_dir / sample.label.name
         subclasses = read_subclass_map(path, self.n_subclasses)
         if subclasses.shape != size:
@@ -150,7 +166,14 @@ class LabelledStream(_TrainingStream):
                 f"{path}: is {subclasses.shape[1]} x {subclasses.shape[0]} pixels, but its mask {sample.label} is "
                 f"{size[1]} x {size[0]}. Run stage 3 again (`--clustering True --force`)."
             )
-        return subclasses
+        return [subclasses]
+
+    def _item(self, sample: Sample, image: torch.Tensor, masks: list[np.ndarray], rng: np.random.Generator) -> dict:
+        item = {"id": sample.id, "image": image}
+        item |= zip(("target", "subclass"), map(_own_tensor, masks), strict=False)
+        if self.jitter:
+            item["photometry"] = torch.from_numpy(draw_photometry(rng, strong=False))
+        return item
 
 
 class UnlabelledStream(_TrainingStream):
@@ -158,14 +181,13 @@ class UnlabelledStream(_TrainingStream):
     strong view; ``bad``. Masks are never opened."""
 
     number = UNLABELLED
+    n_masks = 0
 
-    def _read(self, sample: Sample) -> np.ndarray:
-        return read_image(sample.image, upright=True)
+    def _read(self, sample: Sample) -> tuple[np.ndarray, list[np.ndarray]]:
+        return read_image(sample.image, upright=True), []
 
-    def _item(self, sample: Sample, files: np.ndarray, rng: np.random.Generator) -> dict:
-        image, _ = self.geometry(files, [], rng)
-        photometry = torch.from_numpy(draw_photometry(rng, strong=True))
-        return {"id": sample.id, "image": _channels_first(image), "photometry": photometry}
+    def _item(self, sample: Sample, image: torch.Tensor, masks: list[np.ndarray], rng: np.random.Generator) -> dict:
+        return {"id": sample.id, "image": image, "photometry": torch.from_numpy(draw_photometry(rng, strong=True))}
 
 
 class EvaluationStream(Dataset):
@@ -274,6 +296,11 @@ def _end_when_the_parent_says_so(parent: int) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)
+
+
+def _own_tensor(mask: np.ndarray) -> torch.Tensor:
+    """The mask as a tensor that may be written to."""
+    return torch.from_numpy(np.require(mask, requirements="W"))
 
 
 def _channels_first(image: np.ndarray) -> torch.Tensor:

@@ -48,24 +48,28 @@ class TrainingBatches:
         self._skip_bad = config.data.on_bad_sample == "skip"
         self._bad: Counter[str] = Counter()  # draws that were replaced, by what was wrong with the sample
         self._logged: set[str] = set()
+        common = {
+            "seed": config.random_seed,
+            "skip_bad": self._skip_bad,
+            "cache_bytes": int(config.data.cache_gb * 1e9),
+        }
         supervised, unsupervised = config.train_supervised, config.train_unsupervised
         labelled = LabelledStream(
             data.labelled,
             Geometry.from_config(supervised, LABELLED_SCALES),
             n_classes=len(data.classes),
             ignore_index=config.ignore_index,
-            seed=config.random_seed,
             palette=data.palette,
             jitter=supervised.jitter,
-            skip_bad=self._skip_bad,
             subclass_dir=subclass_dir,
             n_subclasses=n_subclasses,
+            **common,
         )
         self.labelled = self._loader(labelled, supervised, LABELLED, start)
         self.unlabelled = None
         if subclass_dir is not None:
             geometry = Geometry.from_config(unsupervised, UNLABELLED_SCALES)
-            unlabelled = UnlabelledStream(data.unlabelled, geometry, seed=config.random_seed, skip_bad=self._skip_bad)
+            unlabelled = UnlabelledStream(data.unlabelled, geometry, **common)
             first = min(max(start, unsupervised_from), iterations)
             self.unlabelled = self._loader(unlabelled, unsupervised, UNLABELLED, first)
 

@@ -151,11 +151,13 @@ def _estimate_memory(rehearsal: _Rehearsal, n_parameters: int) -> float:
     batch = min(SMALL_BATCH, *(stream.batch_size for stream in streams))
     crop = min(SMALL_CROP, *(stream.crop_size for stream in streams))
     trainer = rehearsal.trainer(unsupervised=True, batch=batch, crop=crop)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in trainer.step.parameters()}
     kept: dict[int, int] = {}
 
     def keep(values: torch.Tensor) -> torch.Tensor:
-        if values.ndim and len(values) == batch:  # not the weights, which do not grow with the batch
-            kept[values.untyped_storage().data_ptr()] = values.untyped_storage().nbytes()
+        storage = values.untyped_storage()
+        if storage.data_ptr() not in weights:  # those do not grow with the batch
+            kept[storage.data_ptr()] = storage.nbytes()
         return values
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda values: values):

@@ -82,6 +82,13 @@ class DataConfig(Section):
         description="a training image or mask that cannot be used: error stops the run; skip draws another in its "
         "place and lists it in the log. In evaluation and stages 2 and 3 it is always an error",
     )
+    cache_gb: float = Field(
+        1.0,
+        ge=0,
+        le=10**4,
+        description="memory for decoded images and masks, in GB (1e9 bytes) for each stream of each process: so much "
+        "of a stream is decoded once and not at every draw; 0 keeps nothing",
+    )
 
 
 class ValidationConfig(Section):
@@ -208,7 +215,7 @@ class Config(Section):
 _PATHS = {"save_dir", "log_dir", "data_dir", "label_subcls"}
 _WITHOUT_EFFECT = _PATHS | {
     "num_workers", "save_period", "save_minutes", "max_bad_steps", "log_per_iter", "tensorboardX", "predict",
-    "on_bad_sample",
+    "on_bad_sample", "cache_gb",
 }  # fmt: skip
 
 

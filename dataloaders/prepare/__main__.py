@@ -78,10 +78,20 @@ def _parser() -> argparse.ArgumentParser:
             help="processes (default: %(default)s, the cores)",
         )
     voc.add_argument("--download", action="store_true", help="first fetch VOC 2012 and SBD into the root (3.4 GB)")
-    cityscapes.add_argument(
+    storage = cityscapes.add_mutually_exclusive_group()
+    storage.add_argument(
         "--uncompressed",
         action="store_true",
-        help="store training images and masks without compression: 25 GB more, read several times faster",
+        default=None,
+        help="store training images and masks without compression: 25 GB more, read several times faster (default: "
+        "where that leaves as much of the disk free again)",
+    )
+    storage.add_argument(
+        "--compressed",
+        dest="uncompressed",
+        action="store_false",
+        default=None,
+        help="leave them as they are published",
     )
     return parser
 

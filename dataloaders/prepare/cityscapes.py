@@ -1,8 +1,9 @@
 """Cityscapes, flattened and with trainIds."""
 
 import re
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,11 +60,16 @@ class _Job:
     label_ids: Path | None
     target: Path
     check: bool
-    uncompressed: bool
+    uncompressed: bool = False
 
 
 def prepare_cityscapes(
-    root: Path, sources: Sequence[Path] = (), *, check: bool = False, uncompressed: bool = False, workers: int = 1
+    root: Path,
+    sources: Sequence[Path] = (),
+    *,
+    check: bool = False,
+    uncompressed: bool | None = False,
+    workers: int = 1,
 ) -> Report:
     """Lay out Cityscapes below ``root`` (method.md, section 2).
 
@@ -80,7 +86,8 @@ def prepare_cityscapes(
     check
         Change nothing; read every file.
     uncompressed
-        Store the training images and masks anew, without compression: 25 GB more, read several times faster.
+        Store the training images and masks anew, without compression: 25 GB more, read several times faster. None
+        does so where that leaves as much of the disk free again.
     workers
         Number of processes.
 
@@ -108,7 +115,10 @@ def prepare_cityscapes(
         sweep(*(root / name for name in ("images", "segmentation", "leftImg8bit", "gtFine")))
         for archive in archives:
             unpack(archive, lambda name: _place(root, name))
-        jobs = _jobs(root, folders, check=False, uncompressed=uncompressed)
+        jobs = _jobs(root, folders, check=False)
+        if uncompressed is None:
+            uncompressed = _has_room(root, jobs, report)
+        jobs = [replace(job, uncompressed=uncompressed and job.split == "train") for job in jobs]
         report.add(for_each(_work, jobs, workers=workers, label="images and masks"))
     return report
 
@@ -134,7 +144,25 @@ def _missing_folders(root: Path) -> list[Path]:
     return [root / name for name in wanted if not (root / name).is_dir()]
 
 
-def _jobs(root: Path, folders: Sequence[Path], *, check: bool, uncompressed: bool = False) -> list[_Job]:
+def _has_room(root: Path, jobs: Sequence[_Job], report: Report) -> bool:
+    """Whether the disk has room for twice the training files without compression; a warning where it has not."""
+    train = [job for job in jobs if job.split == "train"]
+    try:
+        height, width = picture_size(train[0].image or train[0].image_target)
+    except (BadFile, IndexError):
+        return False  # the work on it will say why
+    plain = height * width * 3
+    compressed = [job for job in train if not job.image_target.is_file() or job.image_target.stat().st_size < plain]
+    needed, free = len(compressed) * height * width * 4, shutil.disk_usage(root).free
+    if free < 2 * needed:
+        report.warnings.append(
+            f"the training files stay compressed and are read several times slower: {needed / 1e9:.0f} GB more are "
+            f"needed, {free / 1e9:.0f} GB are free. --uncompressed stores them anew all the same"
+        )
+    return free >= 2 * needed
+
+
+def _jobs(root: Path, folders: Sequence[Path], *, check: bool) -> list[_Job]:
     """The work on every image of the two splits, wherever it was found."""
     jobs = []
     for split in EXPECTED:
@@ -156,7 +184,6 @@ def _jobs(root: Path, folders: Sequence[Path], *, check: bool, uncompressed: boo
                     label_ids=label_ids.get(stem),
                     target=mask_folder / f"{stem}{_TRAIN}",
                     check=check,
-                    uncompressed=uncompressed and split == "train",
                 )
             )
     return jobs

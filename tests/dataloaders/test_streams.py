@@ -152,6 +152,26 @@ def test_replacement_follows_from_seed_and_draw_alone(with_bad_ones):
         assert all(same_items(make()[1, draw], make()[1, draw]) for draw in range(5))
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("cache_bytes", [0, 5_000, 10**6])  # nothing, two samples, all of them
+def test_items_are_the_same_however_much_is_kept_in_memory(samples, num_workers, cache_bytes):
+    def items(**more):
+        stream = labelled_stream(samples, PLAIN, **more)
+        sampler = DrawSampler(len(samples), 2, 12, seed=0, stream=0)
+        return list(training_loader(stream, sampler, num_workers, pin_memory=False))
+
+    for kept, read in zip(items(cache_bytes=cache_bytes), items(), strict=True):
+        assert same_items(kept, read)
+
+
+def test_kept_samples_are_not_read_again(samples):
+    stream = labelled_stream(samples, cache_bytes=10**6)
+    items = [stream[index, 6 + index] for index in range(6)]
+    for sample in samples:
+        sample.image.unlink()
+    assert all(same_items(stream[index, 6 + index], item) for index, item in enumerate(items))
+
+
 def test_only_what_is_read_can_be_bad(with_bad_ones):
     labelled, unlabelled = streams(with_bad_ones, skip_bad=True)
     assert "s2.png: is 5 x 5 pixels" in labelled[2, 0]["bad"]

@@ -48,7 +48,7 @@ keys = st.fixed_dictionaries(
         "random_seed": seeds,
         "diff_lrs": st.booleans(),
         "classes": st.none() | st.lists(st.text(max_size=4), max_size=10),
-        "data": section(on_bad_sample=st.sampled_from(["error", "skip"])),
+        "data": section(on_bad_sample=st.sampled_from(["error", "skip"]), cache_gb=st.floats(0, 0.1)),
         "optimizer": section(
             args=section(lr=st.floats(1e-9, 10), momentum=st.floats(0, 0.999), weight_decay=st.floats(0, 1))
         ),

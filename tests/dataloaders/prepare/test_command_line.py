@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -311,8 +312,22 @@ def test_download_without_a_network_is_one_message(
     assert "Without a network here, download it elsewhere" in error
 
 
-def test_uncompressed_is_an_option_of_cityscapes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "room", "stored_plainly"),
+    [((), True, True), ((), False, False), (("--uncompressed",), False, True), (("--compressed",), True, False)],
+)
+def test_cityscapes_is_stored_without_compression_where_there_is_room(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, options, room, stored_plainly
+) -> None:
     tree = cityscapes_tree(tmp_path / "city")
-    assert run("cityscapes", tmp_path / "root", "--source", tree.folder, "--uncompressed") == 0
-    image = next((tmp_path / "root/images/train").iterdir())
-    assert image.stat().st_size > np.array(Image.open(image)).nbytes
+    free = SimpleNamespace(free=10**9 if room else 0)
+    monkeypatch.setattr("dataloaders.prepare.cityscapes.shutil.disk_usage", lambda _: free)
+    command = ("cityscapes", tmp_path / "root", "--source", tree.folder)
+    assert run(*command, *options) == 0
+    for image in (tmp_path / "root/images/train").iterdir():
+        assert (image.stat().st_size > np.array(Image.open(image)).nbytes) is stored_plainly
+    assert ("stay compressed" in capsys.readouterr().out) is (not options and not room)
+
+    free.free = 0  # what is stored already needs no more room
+    assert run(*command) == 0
+    assert ("stay compressed" in capsys.readouterr().out) is (not stored_plainly)
