@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 
 from dataloaders.description import Sample, SegmentationData
-from dataloaders.prepare.parallel import cores, for_each
 from dataloaders.reading import IGNORE, image_size, read_image, read_pair
 from utils.config import Config
 from utils.errors import UsageError
+from utils.parallel import cores, for_each
 
 SPLITS = ("labelled", "unlabelled", "validation")
 

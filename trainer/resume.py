@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from trainer.subclass_table import TABLE
 from utils.checkpoint import fingerprint, load_checkpoint
@@ -11,6 +12,17 @@ from utils.errors import UsageError
 from utils.logger import log
 
 NEWEST, PREVIOUS = "checkpoint.pth", "checkpoint_previous.pth"
+
+
+class Origin(NamedTuple):
+    """A checkpoint that a run starts from: its file, and what ``load_checkpoint`` read."""
+
+    path: Path
+    checkpoint: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> "Origin":
+        return cls(path, load_checkpoint(path))
 
 
 def subclass_source(config: Config) -> str:
@@ -30,7 +42,7 @@ def differences(state: dict, config: Config) -> list[str]:
     return found if state["subclasses"] == subclass_source(config) else [*found, "the subclass maps"]
 
 
-def checkpoint_to_go_on_from(config: Config, resume: str | None, force: bool) -> Path | None:
+def checkpoint_to_go_on_from(config: Config, resume: str | None, force: bool) -> Origin | None:
     """The checkpoint that a run starts from; None for a run from the beginning.
 
     Parameters
@@ -50,15 +62,17 @@ def checkpoint_to_go_on_from(config: Config, resume: str | None, force: bool) ->
     if restarts():
         resume, force = "auto", False
     if resume is not None and resume != "auto":
-        path = Path(resume)
-        state = load_checkpoint(path).get("resume")
+        origin = Origin.read(Path(resume))
+        state = origin.checkpoint.get("resume")
         if state is not None and not state["finished"] and not force:
             advice = "Go on all the same with --force, or start a new run from the weights of a best_model.pth."
-            _refuse_if_differing(path, state, config, advice)
-        return path
-    path, state = (None, None) if force else _newest_good(config)
+            _refuse_if_differing(origin.path, state, config, advice)
+        return origin
+    origin = None if force else _newest_good(config)
+    state = origin.checkpoint.get("resume") if origin is not None else None
     if state is None or (resume is None and state["finished"]):
         return None
+    path = origin.path
     if state["subclasses"] != subclass_source(config):
         log.warning(f"{path}: was trained on subclass maps that have been made anew since; starting over")
         return None
@@ -68,7 +82,7 @@ def checkpoint_to_go_on_from(config: Config, resume: str | None, force: bool) ->
             f"{path}: an unfinished run is here, at iteration {state['iteration']}. Go on with --resume auto, or "
             "start it over with --force."
         )
-    return path
+    return origin
 
 
 def _refuse_if_differing(path: Path, state: dict, config: Config, advice: str) -> None:
@@ -77,16 +91,16 @@ def _refuse_if_differing(path: Path, state: dict, config: Config, advice: str) -
         raise UsageError(f"{path}: is of a run that differs in {'; '.join(differing[:5])}. {advice}")
 
 
-def _newest_good(config: Config) -> tuple[Path | None, dict | None]:
-    """The newest checkpoint of the run that can be read, and its ``resume``."""
+def _newest_good(config: Config) -> Origin | None:
+    """The newest checkpoint of the run that can be read."""
     damaged: UsageError | None = None
     for path in (config.run_dir / NEWEST, config.run_dir / PREVIOUS):
         try:
             if path.is_file():
-                return path, load_checkpoint(path).get("resume")
+                return Origin.read(path)
         except UsageError as error:
             log.warning(f"{error} Looking for the one before it.")
             damaged = error
     if damaged is not None:
         raise UsageError(f"{damaged} None before it can be read either. Start the run over with --force.")
-    return None, None
+    return None

@@ -90,12 +90,12 @@ def train(config: Config, options: Options, device: torch.device) -> None:
     source = subclass_source(config)
     if record.is_done(source, config.run_dir / "best_model.pth", options.force and not restarts()):
         return
-    checkpoint = checkpoint_to_go_on_from(config, options.resume, options.force)
     own = config.experim_name.removesuffix("_usrn")
     if config.name == USRN and config.baseline_dir.name.removesuffix("_baseline") != own:
         log.warning(f"label_subcls: {config.subclass_dir} holds the subclass maps of another run than {own}")
     data = open_data(config)
-    trainer = Trainer(config, data, device, checkpoint)
+    # Held by nobody once the trainer has taken what it needs: it is as large as the network and its momentum.
+    trainer = Trainer(config, data, device, checkpoint_to_go_on_from(config, options.resume, options.force))
     record.undo()
     resumed_at = trainer.iteration
     try:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +17,9 @@ from trainer.board import Board
 from trainer.evaluation import evaluate, percent, whole_image_loader
 from trainer.execution import autocast, choose_precision, compile_forward
 from trainer.guard import StepGuard
-from trainer.resume import NEWEST, PREVIOUS, differences, identity
+from trainer.resume import NEWEST, PREVIOUS, Origin, differences, identity
 from trainer.subclass_table import read_subclass_table
-from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint, sweep
+from utils.checkpoint import load_weights, save_checkpoint, sweep
 from utils.config import BASELINE, Config
 from utils.distributed import all_sum, any_process, barrier, is_main, rank
 from utils.errors import UsageError
@@ -37,12 +38,12 @@ class Trainer:
         What to train, and on what.
     device
         This process's device.
-    resume
+    origin
         A checkpoint. One of ours goes on where it was, unless it is the end of another run; of any other, the
         weights start a new run.
     """
 
-    def __init__(self, config: Config, data: SegmentationData, device: torch.device, resume: Path | None = None):
+    def __init__(self, config: Config, data: SegmentationData, device: torch.device, origin: Origin | None = None):
         self.config, self.data, self.device = config, data, device
         self.schedule = Schedule.from_config(config)
         self.n_classes = len(data.classes)
@@ -57,7 +58,7 @@ class Trainer:
         subclasses = None if config.name == BASELINE else read_subclass_table(config, data)
         torch.manual_seed(config.random_seed)
         self.network = make_network(config, self.n_classes, subclasses.n_subclasses if subclasses else None)
-        if config.pretrained and resume is None:
+        if config.pretrained and origin is None:
             load_imagenet(self.network, config)
         step = make_step(config, self.network, subclasses).to(device)
         if device.type == "cuda":
@@ -67,8 +68,8 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**10, enabled=precision == "fp16")
         self.optimizer = make_optimizer(config, self.network)
         self.guard = StepGuard(self.network, self.optimizer, config.trainer.max_bad_steps)
-        if resume is not None:
-            self._resume(resume)
+        if origin is not None:
+            self._resume(*origin)
         if config.trainer.compile:
             compile_forward(step)
         self.step = distribute(step, device)
@@ -277,8 +278,7 @@ class Trainer:
             **more,
         )
 
-    def _resume(self, path: Path) -> None:
-        checkpoint = load_checkpoint(path)
+    def _resume(self, path: Path, checkpoint: dict[str, Any]) -> None:
         load_weights(self.network, checkpoint["state_dict"], path)
         state = checkpoint.get("resume")
         if state is None or (state["finished"] and differences(state, self.config)):

@@ -21,10 +21,10 @@ from dataloaders.own.masks import (
 )
 from dataloaders.own.pairs import Pairs, find_pairs
 from dataloaders.own.split import Split, split_masked
-from dataloaders.prepare.parallel import cores, for_each
 from dataloaders.reading import image_size
 from utils.errors import UsageError
 from utils.palette import palette_of
+from utils.parallel import cores, for_each
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataloaders.prepare.cityscapes import prepare_cityscapes
-from dataloaders.prepare.parallel import cores
 from dataloaders.prepare.report import Report
 from dataloaders.prepare.voc import prepare_voc
 from utils.errors import UsageError
+from utils.parallel import cores
 
 DONE, INCOMPLETE, REFUSED, INTERRUPTED = 0, 1, 2, 130
 

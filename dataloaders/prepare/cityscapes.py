@@ -11,7 +11,6 @@ import numpy as np
 from dataloaders.cityscapes import CLASSES
 from dataloaders.prepare.archives import unpack
 from dataloaders.prepare.files import link_or_copy, sole_use, sweep, write_whole
-from dataloaders.prepare.parallel import for_each
 from dataloaders.prepare.pictures import (
     IGNORE,
     BadFile,
@@ -24,6 +23,7 @@ from dataloaders.prepare.pictures import (
 )
 from dataloaders.prepare.report import Outcome, Report
 from utils.errors import UsageError
+from utils.parallel import for_each
 
 EXPECTED = {"train": 2975, "val": 500}
 ARCHIVES = ("leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip")

@@ -10,7 +10,6 @@ import numpy as np
 from dataloaders.prepare import voc_sources
 from dataloaders.prepare.files import sole_use, sweep, write_whole
 from dataloaders.prepare.matlab import read_sbd_mask
-from dataloaders.prepare.parallel import for_each
 from dataloaders.prepare.pictures import (
     IGNORE,
     BadFile,
@@ -23,6 +22,7 @@ from dataloaders.prepare.pictures import (
 from dataloaders.prepare.report import Outcome, Report
 from dataloaders.voc import CLASSES
 from utils.errors import UsageError
+from utils.parallel import for_each
 
 EXPECTED = {"train": 10582, "val": 1449}
 _ALLOWED = np.isin(np.arange(256), [*range(len(CLASSES)), IGNORE])

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from dataloaders.prepare.archives import unpack
 from dataloaders.prepare.files import link_or_copy
-from dataloaders.prepare.parallel import for_each
 from dataloaders.prepare.pictures import is_in_order
 from utils.errors import UsageError
+from utils.parallel import for_each
 
 VOC_ARCHIVE = "VOCtrainval_11-May-2012.tar"
 SBD_ARCHIVE = "benchmark.tgz"

@@ -14,6 +14,7 @@ from dataloaders.photometry import apply_photometry, draw_photometry, normalise,
 from models import USRN
 from trainer import execution
 from trainer.board import Board
+from trainer.resume import Origin
 from trainer.trainer import Trainer
 from trainer.usrn import USRNStep
 from utils.config_file import load_config
@@ -124,7 +125,7 @@ def test_run_in_half_precision_keeps_the_scale_of_its_losses(tiny_configs, preci
     trainer.train()
     history = [json.loads(line) for line in (config.run_dir / "history.jsonl").read_text().splitlines()]
     assert all(math.isfinite(entry["total"]) for entry in history if "total" in entry)
-    resumed = Trainer(config, open_data(config), CPU, config.run_dir / "checkpoint.pth")
+    resumed = Trainer(config, open_data(config), CPU, Origin.read(config.run_dir / "checkpoint.pth"))
     assert resumed.scaler.get_scale() == (512.0 if precision == "fp16" else 1.0)
 
 

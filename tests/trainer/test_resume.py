@@ -137,7 +137,7 @@ def unfinished(runs):
 
 def test_run_of_another_configuration_is_refused_by_the_keys_that_matter(unfinished):
     path, config = unfinished
-    assert checkpoint_to_go_on_from(config("trainer.log_per_iter=1"), "auto", False) == path
+    assert checkpoint_to_go_on_from(config("trainer.log_per_iter=1"), "auto", False).path == path
     for resume in ("auto", str(path)):
         with pytest.raises(UsageError, match=r"differs in optimizer\.args\.lr: 0\.01 → 0\.5") as error:
             checkpoint_to_go_on_from(config("optimizer.args.lr=0.5"), resume, False)
@@ -147,7 +147,7 @@ def test_run_of_another_configuration_is_refused_by_the_keys_that_matter(unfinis
 def test_force_goes_on_from_a_file_that_is_named_and_starts_over_otherwise(unfinished):
     path, config = unfinished
     other = config("optimizer.args.lr=0.5")
-    assert checkpoint_to_go_on_from(other, str(path), True) == path
+    assert checkpoint_to_go_on_from(other, str(path), True).path == path
     assert checkpoint_to_go_on_from(other, "auto", True) is None
     assert checkpoint_to_go_on_from(other, None, True) is None
 
@@ -162,7 +162,7 @@ def test_run_that_torchrun_started_again_goes_on_whatever_was_said(unfinished, m
     path, config = unfinished
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     for resume, force in ((None, False), (None, True), ("auto", True)):
-        assert checkpoint_to_go_on_from(config(), resume, force) == path
+        assert checkpoint_to_go_on_from(config(), resume, force).path == path
 
 
 def test_run_on_subclass_maps_made_anew_starts_over(unfinished, tmp_path):

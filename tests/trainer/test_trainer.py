@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dataloaders import open_data
+from trainer.resume import Origin
 from trainer.trainer import Trainer
 from utils.checkpoint import load_checkpoint
 from utils.config_file import load_config
@@ -15,7 +16,7 @@ CPU = torch.device("cpu")
 def train(config_file, *overrides, resume=None, stop_after=None):
     """Train a run; with ``stop_after``, until a request to stop comes in that iteration. Weights and run folder."""
     config = load_config(config_file, list(overrides))
-    trainer = Trainer(config, open_data(config), CPU, resume)
+    trainer = Trainer(config, open_data(config), CPU, Origin.read(resume) if resume else None)
     if stop_after is not None:
         iterate = trainer._iterate
 
@@ -108,7 +109,7 @@ def test_early_stop_ends_the_run_after_so_many_validations_without_a_better_one(
 def test_weights_without_a_position_start_a_new_run(tiny_configs):
     trained, run_dir = train(tiny_configs[0])
     config = load_config(tiny_configs[0], ["experim_name=other"])
-    trainer = Trainer(config, open_data(config), CPU, run_dir / "best_model.pth")
+    trainer = Trainer(config, open_data(config), CPU, Origin.read(run_dir / "best_model.pth"))
     assert trainer.iteration == 0
     assert set(trainer.network.state_dict()) == set(trained)
 

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from dataloaders.prepare.parallel import for_each
 from utils.errors import UsageError
+from utils.parallel import for_each
 
 
 def test_results_come_in_order() -> None:
