@@ -21,7 +21,7 @@ _MARK = "demo.json"
 
 
 def make_demo(
-    root: Path, *, seed: int = 0, n_train: int = 400, n_val: int = 100, size: int = 128, quiet: bool = False
+    root: Path, *, seed: int = 0, n_train: int = 400, n_val: int = 200, size: int = 128, quiet: bool = False
 ) -> None:
     """Makes the demo data set at ``root``, unless the same one is there already.
 

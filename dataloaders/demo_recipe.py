@@ -126,7 +126,7 @@ MATERIALS: dict[str, tuple[Material, ...]] = {
         Material("leaf", (0.97, 0.85, 0.15), (0.7, 1.2), 0.9, 0.4),
     ),
     "cross": (
-        Material("eaves", (0.85, 0.10, 0.12), (0.8, 1.2), 0.45, 0.3),
+        Material("eaves", (0.50, 0.90, 0.15), (0.8, 1.2), 0.45, 0.3),
         Material("eaves", (0.10, 0.10, 0.12), (0.8, 1.2), 0.35, 0.2),
     ),
 }
@@ -138,8 +138,8 @@ OBJECTS: tuple[ObjectClass, ...] = (
     ObjectClass("ring", (128, 128, 0), "ring", (0.58, 0.40, 0.02), (20, 29), 1, (0.92, 0.08)),
     ObjectClass("triangle", (0, 0, 128), "triangle", (0.58, 0.40, 0.02), (21, 30), 1, (0.92, 0.08)),
     ObjectClass("pole", (128, 0, 128), "pole", (0.55, 0.41, 0.04), (48, 76), 1, (0.92, 0.08)),
-    ObjectClass("star", (0, 128, 128), "star", (0.70, 0.28, 0.02), (14.5, 18.5), 2, (0.92, 0.08)),
-    ObjectClass("cross", (192, 128, 0), "cross", (0.78, 0.21, 0.01), (10.8, 12.6), 2, (0.92, 0.08)),
+    ObjectClass("star", (0, 128, 128), "star", (0.84, 0.16), (19, 26), 2, (0.92, 0.08)),
+    ObjectClass("cross", (192, 128, 0), "cross", (0.88, 0.12), (17, 23), 2, (0.92, 0.08)),
 )
 DIFFICULTY = Difficulty()
 NOMINAL = 128.0  # pixels; radii in OBJECTS are for a scene of this size

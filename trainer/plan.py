@@ -169,7 +169,8 @@ def _estimate_memory(rehearsal: _Rehearsal, n_parameters: int) -> float:
         "memory",
         f"about {_size(fixed + activations)}, estimated: {_size(fixed)} for weights, gradients and momentum, "
         f"{_size(activations)} kept for the backward pass (measured with {batch} crops of {crop} pixels, scaled); "
-        "the program itself takes about 0.8 GB more",
+        "the program itself takes about 0.8 GB more, and decoded images up to "
+        f"{_size(len(streams) * config.data.cache_gb * 1e9)} (data.cache_gb)",
     )
     return fixed + activations
 
