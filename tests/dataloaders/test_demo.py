@@ -78,21 +78,20 @@ def test_palette_and_class_file_have_the_same_colours(voc: Path):
     assert tuple(zip(*[iter(palette)] * 3, strict=True))[: len(CLASSES)] == COLOURS
 
 
-def test_pixel_shares_go_from_over_60_percent_to_under_half_a_percent(pixels: np.ndarray):
+def test_pixel_shares_go_from_over_60_percent_to_under_one_percent(pixels: np.ndarray):
     share = dict(zip(CLASSES, pixels.sum(0) / pixels.sum(), strict=True))
     assert 0.60 < share["background"] < 0.72
     assert 0.11 < share["disk"] < 0.16
     assert 0.06 < share["block"] < 0.10
     assert all(0.02 < share[name] < 0.06 for name in ("ring", "triangle", "pole"))
-    assert 0.006 < share["star"] < 0.012
-    assert 0.003 < share["cross"] < 0.005
+    assert all(0.005 < share[name] < 0.009 for name in ("star", "cross"))
 
 
-def test_24_random_images_hold_every_class(pixels: np.ndarray):
+def test_24_random_images_hold_every_class_nine_times_in_ten(pixels: np.ndarray):
     visible = pixels >= 50
     rng = np.random.default_rng(0)
     draws = (rng.choice(len(visible), 24, replace=False) for _ in range(2000))
-    assert np.mean([visible[draw].any(0).all() for draw in draws]) > 0.995
+    assert np.mean([visible[draw].any(0).all() for draw in draws]) > 0.9
 
 
 def test_same_seed_gives_the_same_bytes_and_another_seed_other_scenes(tmp_path: Path):
