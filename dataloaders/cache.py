@@ -37,7 +37,9 @@ class SharedCache:
             self._memory = mmap.mmap(-1, limit)
             self._table = np.frombuffer(mmap.mmap(-1, 24 * (n_samples + 1)), np.int64).reshape(-1, 3)
         except OSError as error:
-            log.warning(f"data.cache_gb: no memory of {limit / 1e9:.3g} GB to share ({error.strerror}); doing without")
+            log.warning(
+                f"data.cache_gb: no {limit / 1e9:.3g} GB can be shared here ({error.strerror}); every draw is decoded"
+            )
             self.limit = 0
             return
         self._used = self._table[-1, :1]  # bytes of the memory; the rows before are the samples'

@@ -163,7 +163,8 @@ def _read_values(path: Path) -> np.ndarray:
 def _plain_png(content: bytes) -> np.ndarray | None:
     """Values or palette indices, uint8 (H, W), of an 8-bit PNG with unfiltered rows, as palette PNGs mostly are.
 
-    It takes half of Pillow's time. None for any other file, a damaged one too: what that is, Pillow says.
+    It takes a third of Pillow's time. None for any other file, and where a chunk's check sum is wrong: Pillow says
+    what that is.
     """
     if content[:16] != b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" or len(content) < 33:
         return None

@@ -46,7 +46,7 @@ class _OverProcesses(BatchNorm2d):
     def normalise(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().normalise(x)
-        values = x.float()
+        values = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
         sums = _Sum.apply(torch.cat([values.sum((0, 2, 3)), values.new_full((1,), values[:, 0].numel())]))
         count = sums[-1]
         mean = sums[:-1] / count

@@ -10,7 +10,7 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape → the same."""
-        if not self.training or self.p == 0 or x.device.type != "cpu":
+        if not self.training or self.p in (0, 1) or x.device.type != "cpu":
             return super().forward(x)
         kept = torch.empty_like(x, dtype=torch.float32).uniform_() >= self.p
         return x * kept.to(x.dtype).div_(1 - self.p)

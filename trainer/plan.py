@@ -114,6 +114,7 @@ class _Rehearsal:
         few = data.labelled[:REHEARSED_IMAGES]
         self.config, self.device, self.folder = config, device, folder
         self.data = replace(data, labelled=few)
+        self.share = len(few) / len(data.labelled)  # of the memory for decoded images as well
         if config.name == USRN:
             self._write_maps(table)
 
@@ -139,6 +140,7 @@ class _Rehearsal:
             "model": config.model.model_copy(update={"epoch_start_unsup": start}),
             "train_supervised": config.train_supervised.model_copy(update=smaller),
             "train_unsupervised": config.train_unsupervised.model_copy(update=smaller),
+            "data": config.data.model_copy(update={"cache_gb": config.data.cache_gb * self.share}),
             "trainer": config.trainer.model_copy(update=here),
         }
         return Trainer(config.model_copy(update=changes), self.data, self.device)

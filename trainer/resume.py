@@ -20,6 +20,11 @@ class Origin(NamedTuple):
     path: Path
     checkpoint: dict[str, Any]
 
+    @property
+    def state(self) -> dict[str, Any] | None:
+        """Where its run was; None for weights alone."""
+        return self.checkpoint.get("resume")
+
     @classmethod
     def read(cls, path: Path) -> "Origin":
         return cls(path, load_checkpoint(path))
@@ -63,13 +68,13 @@ def checkpoint_to_go_on_from(config: Config, resume: str | None, force: bool) ->
         resume, force = "auto", False
     if resume is not None and resume != "auto":
         origin = Origin.read(Path(resume))
-        state = origin.checkpoint.get("resume")
+        state = origin.state
         if state is not None and not state["finished"] and not force:
             advice = "Go on all the same with --force, or start a new run from the weights of a best_model.pth."
             _refuse_if_differing(origin.path, state, config, advice)
         return origin
     origin = None if force else _newest_good(config)
-    state = origin.checkpoint.get("resume") if origin is not None else None
+    state = origin.state if origin is not None else None
     if state is None or (resume is None and state["finished"]):
         return None
     path = origin.path

@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         dest="uncompressed",
         action="store_false",
         default=None,
-        help="leave them as they are published",
+        help="leave them as they are",
     )
     return parser
 

@@ -100,4 +100,4 @@ def test_run_goes_on_without_where_the_system_has_no_such_memory(monkeypatch, ca
     cache = SharedCache(1, 2, 10**9)
     cache.put(0, *arrays(0))
     assert cache.get(0) is None
-    assert "data.cache_gb: no memory of 1 GB" in caplog.text
+    assert "data.cache_gb: no 1 GB can be shared" in caplog.text

@@ -1,5 +1,6 @@
 import socket
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import timedelta
 
 import pytest
 import torch
@@ -60,10 +61,16 @@ def test_process_whose_call_of_before_was_never_answered_is_waited_for():
     store.set("call/1", "one that died")
     with ThreadPoolExecutor() as pool:
         first = pool.submit(meet, store, 0, 2)
-        with pytest.raises(TimeoutError):
-            first.result(timeout=0.2)
+        assert wait([first], timeout=0.2).not_done
         meet(store, 1, 2).set("address", "here")
         assert first.result().get("address") == b"here"
+
+
+def test_processes_that_never_come_are_not_waited_for_for_ever():
+    store = HashStore()
+    store.set_timeout(timedelta(seconds=0.1))
+    with pytest.raises(UsageError, match="rank 1, 2"):
+        meet(store, 0, 3)
 
 
 def test_under_torchrun_its_rank_joins_its_group_and_leaves_it(monkeypatch):
