@@ -9,7 +9,7 @@ import numpy as np
 from utils.logger import log
 
 _ALIGNMENT = 64
-_OFFSET, _HEIGHT, _WIDTH = range(3)  # columns of the table; a height of 0: not kept
+_HEIGHT = 1  # column of the table, whose rows are offset, height and width; 0: not kept
 
 
 class SharedCache:

@@ -2,8 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,7 +67,7 @@ class Trainer:
         self.optimizer = make_optimizer(config, self.network)
         self.guard = StepGuard(self.network, self.optimizer, config.trainer.max_bad_steps)
         if origin is not None:
-            self._resume(*origin)
+            self._resume(origin)
         if config.trainer.compile:
             compile_forward(step)
         self.step = distribute(step, device)
@@ -278,9 +276,10 @@ class Trainer:
             **more,
         )
 
-    def _resume(self, path: Path, checkpoint: dict[str, Any]) -> None:
+    def _resume(self, origin: Origin) -> None:
+        path, checkpoint = origin
         load_weights(self.network, checkpoint["state_dict"], path)
-        state = checkpoint.get("resume")
+        state = origin.state
         if state is None or (state["finished"] and differences(state, self.config)):
             log.info(f"{path}: starting a new run from these weights")
             return

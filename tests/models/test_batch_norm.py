@@ -47,22 +47,20 @@ def in_each_process(folder, device: torch.device) -> None:
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory):
+def parts(tmp_path_factory):
     """What each of two processes found."""
     folder = tmp_path_factory.mktemp("processes")
     launch(in_each_process, (folder,), 2, "cpu")
     return [torch.load(folder / f"{number}.pt", weights_only=True) for number in (0, 1)]
 
 
-def test_batch_norm_of_two_processes_is_that_of_one_on_the_whole_batch(two_processes):
-    parts = two_processes
+def test_batch_norm_of_two_processes_is_that_of_one_on_the_whole_batch(parts):
     whole = run(norm(), slice(0, 4))
     for name in ("y0", "y1", "gradient0", "gradient1", "evaluated"):
         torch.testing.assert_close(torch.cat([part[name] for part in parts]), whole[name], atol=1e-4, rtol=1e-4)
 
 
-def test_running_statistics_of_two_processes_are_those_of_one(two_processes):
-    parts = two_processes
+def test_running_statistics_of_two_processes_are_those_of_one(parts):
     whole = run(norm(), slice(0, 4))
     names = [name for name in whole if name.startswith("state ")]
     assert len(names) == 5
@@ -71,8 +69,7 @@ def test_running_statistics_of_two_processes_are_those_of_one(two_processes):
             torch.testing.assert_close(part[name], whole[name])
 
 
-def test_gradients_of_batch_norms_parameters_add_up_to_those_of_one_process(two_processes):
-    parts = two_processes
+def test_gradients_of_batch_norms_parameters_add_up_to_those_of_one_process(parts):
     whole = run(norm(), slice(0, 4))
     for name in ("0.weight", "0.bias"):
         torch.testing.assert_close(parts[0][name] + parts[1][name], whole[name], atol=1e-2, rtol=1e-4)
