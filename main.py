@@ -134,7 +134,7 @@ def init(options: argparse.Namespace) -> None:
     """Make a data set and its configurations of the user's own images."""
     import torch
 
-    from trainer.init_data import Request, init_data
+    from trainer.planning.init_data import Request, init_data
     from utils.distributed import choose_device
 
     request = Request(

@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from trainer.balanced_kmeans import BalancedKMeans  # noqa: E402
+from trainer.balanced_kmeans.estimator import BalancedKMeans  # noqa: E402
 
 Row = dict[str, object]
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from trainer.subclass_table import TABLE
+from trainer.subclasses.table import TABLE
 from utils.config import Config
 from utils.distributed import choose_device
 

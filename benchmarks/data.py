@@ -34,10 +34,10 @@ from torch.utils.data import default_collate
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.original_streams import OriginalStream  # noqa: E402
-from dataloaders.description import Sample  # noqa: E402
 from dataloaders.geometry import LABELLED_SCALES, UNLABELLED_SCALES, Geometry  # noqa: E402
 from dataloaders.photometry import apply_photometry, normalise, to_unit  # noqa: E402
 from dataloaders.prepare.pictures import uncompressed_png  # noqa: E402
+from dataloaders.sets.description import Sample  # noqa: E402
 from dataloaders.streams import LabelledStream, UnlabelledStream  # noqa: E402
 from utils.palette import save_mask, voc_palette  # noqa: E402
 
@@ -120,7 +120,7 @@ def uncompress(samples: tuple[Sample, ...], folder: Path) -> tuple[Sample, ...]:
 
 
 def our_stream(samples: tuple[Sample, ...], setting: Setting, stream: str, subclass_dir: Path, cache_bytes: int):
-    """The stream as ``trainer/batches.py`` builds it for stage 4."""
+    """The stream as ``trainer/loop/batches.py`` builds it for stage 4."""
     scales = LABELLED_SCALES if stream == "labelled" else UNLABELLED_SCALES
     geometry = Geometry(setting.crop_size, setting.base_size, scales, flip=True, rotate=False, blur=False)
     if stream == "unlabelled":
@@ -139,7 +139,7 @@ def our_stream(samples: tuple[Sample, ...], setting: Setting, stream: str, subcl
 
 
 def photometry(batch: dict, device: torch.device) -> None:
-    """What ``trainer/batches.py`` does with a batch on the device."""
+    """What ``trainer/loop/batches.py`` does with a batch on the device."""
     images = to_unit(batch["image"].to(device))
     if "target" not in batch:
         normalise(images)

@@ -25,8 +25,8 @@ from benchmarks.comparing import COUNTS, in_turn, make_data, parser, report, sta
 from benchmarks.original import OriginalStep, validate  # noqa: E402
 from dataloaders import open_data  # noqa: E402
 from dataloaders.photometry import apply_photometry, normalise, to_unit  # noqa: E402
-from trainer.execution import DTYPES, choose_precision  # noqa: E402
-from trainer.trainer import Trainer  # noqa: E402
+from models.execution import DTYPES, choose_precision  # noqa: E402
+from trainer.loop.trainer import Trainer  # noqa: E402
 from utils.config import Config  # noqa: E402
 
 CPU_MODEL = {"layers": 14, "base_width": 24, "out_dim": 32}
@@ -121,7 +121,7 @@ def _memory(config: Config, device: torch.device) -> tuple[list[dict], dict]:
     trainer = Trainer(config.model_copy(update=settings), open_data(config), device)
     trainer.step.train()
     rows = []
-    for number, batch in zip(range(1, 501), trainer.batches, strict=False):
+    for number, batch in zip(range(1, 501), trainer.loop.batches, strict=False):
         trainer._iterate(batch)
         if number in (50, 100, 200, 300, 400, 500):
             rows.append({"iterations": str(number), "resident_gb": _resident() / 1e9})

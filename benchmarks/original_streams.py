@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from dataloaders.description import Sample
 from dataloaders.geometry import MEAN_COLOUR
 from dataloaders.photometry import BLUR_KERNEL, JITTER, MEAN, P_BLUR, P_GRAYSCALE, P_JITTER, STD
+from dataloaders.sets.description import Sample
 
 
 class OriginalStream:

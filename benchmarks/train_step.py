@@ -21,8 +21,8 @@ from benchmarks.comparing import COUNTS, in_turn, make_data, parser, peaks, repo
 from benchmarks.original import OriginalStep  # noqa: E402
 from dataloaders import open_data  # noqa: E402
 from models import USRN  # noqa: E402
-from trainer.execution import DTYPES, choose_precision  # noqa: E402
-from trainer.trainer import Trainer  # noqa: E402
+from models.execution import DTYPES, choose_precision  # noqa: E402
+from trainer.loop.trainer import Trainer  # noqa: E402
 
 
 def main() -> None:
@@ -45,10 +45,10 @@ def main() -> None:
         labelled, unlabelled = (next(iter(stream)) for stream in (trainer.batches.labelled, trainer.batches.unlabelled))
 
         def ours() -> None:
-            batch = trainer.batches._supervised(labelled) | trainer.batches._two_views(unlabelled)
+            batch = trainer.loop.batches._supervised(labelled) | trainer.loop.batches._two_views(unlabelled)
             trainer._iterate(batch)
 
-        batch = trainer.batches._supervised(labelled) | trainer.batches._two_views(unlabelled)
+        batch = trainer.loop.batches._supervised(labelled) | trainer.loop.batches._two_views(unlabelled)
         batch = {name: values.cpu() for name, values in batch.items()}
         if device.type == "cuda":
             batch = {name: values.pin_memory() for name, values in batch.items()}

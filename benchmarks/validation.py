@@ -20,8 +20,8 @@ from benchmarks import original  # noqa: E402
 from benchmarks.comparing import COUNTS, in_turn, parser, report, start  # noqa: E402
 from dataloaders.photometry import normalise, to_unit  # noqa: E402
 from models import USRN  # noqa: E402
-from trainer.evaluation import evaluate  # noqa: E402
-from trainer.execution import DTYPES, autocast, choose_precision  # noqa: E402
+from models.execution import DTYPES, autocast, choose_precision  # noqa: E402
+from trainer.evaluation.evaluate import evaluate  # noqa: E402
 
 SIZES = ((375, 500), (333, 500), (500, 375))
 

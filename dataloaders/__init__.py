@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloaders import cityscapes, voc
-from dataloaders.cityscapes import open_cityscapes
-from dataloaders.description import Sample, SegmentationData
-from dataloaders.voc import open_custom, open_voc
+from dataloaders.sets import cityscapes, voc
+from dataloaders.sets.cityscapes import open_cityscapes
+from dataloaders.sets.description import Sample, SegmentationData
+from dataloaders.sets.voc import open_custom, open_voc
 from utils.config import Config
 from utils.palette import CITYSCAPES_COLOURS, palette_of, voc_palette
 
@@ -17,7 +17,7 @@ __all__ = ["Sample", "SegmentationData", "make_ready", "open_data", "published_c
 def make_ready(config: Config) -> None:
     """Make what can be made by code: the demo data set, where it is missing. Once, before processes start."""
     if config.dataset == "demo":
-        from dataloaders.demo import make_demo  # scikit-learn takes seconds to import
+        from dataloaders.sets.demo.make import make_demo  # scikit-learn takes seconds to import
 
         make_demo(Path(config.data_dir))
 

@@ -10,8 +10,8 @@ from functools import partial
 import cv2
 import numpy as np
 
-from dataloaders.description import Sample, SegmentationData
 from dataloaders.reading import IGNORE, image_size, read_image, read_pair
+from dataloaders.sets.description import Sample, SegmentationData
 from utils.config import Config
 from utils.errors import UsageError
 from utils.parallel import cores, for_each

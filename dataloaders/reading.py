@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from dataloaders.description import Sample
+from dataloaders.sets.description import Sample
 from utils.errors import UsageError
 from utils.palette import indices_of_colours, voc_palette
 

@@ -17,10 +17,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dataloaders.cache import SharedCache
-from dataloaders.description import Sample
 from dataloaders.geometry import Geometry
 from dataloaders.photometry import draw_photometry
 from dataloaders.reading import image_size, read_image, read_pair, read_subclass_map
+from dataloaders.sets.description import Sample
 from utils.errors import UsageError
 
 LABELLED, UNLABELLED = 0, 1

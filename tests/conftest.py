@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dataloaders.demo import make_demo
+from dataloaders.sets.demo.make import make_demo
 
 torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 import main as command_line
 from tests.conftest import write_tiny_configs
-from trainer.board import TAGS, UNLABELLED_PICTURE, VALIDATION_PICTURE
+from trainer.loop.board import TAGS, UNLABELLED_PICTURE, VALIDATION_PICTURE
 from utils.checkpoint import fingerprint, load_checkpoint
 
 ROOT = Path(__file__).parent.parent

@@ -75,9 +75,9 @@ def test_city_run_on_a_prepared_tree(tmp_path, capsys):
 
 
 def test_split_lists_dropped_beside_the_loaders_are_used(voc_root, tmp_path, monkeypatch, capsys):
-    from dataloaders import voc
+    from dataloaders.sets import voc
 
-    monkeypatch.setattr(voc, "__file__", str(tmp_path / "voc.py"))
+    monkeypatch.setattr(voc, "LISTS_DIR", tmp_path)
     lists = tmp_path / "voc_splits0"
     lists.mkdir()
     folder = voc_root / "VOCdevkit" / "VOC2012"

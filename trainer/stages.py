@@ -9,9 +9,8 @@ import torch
 from torch import nn
 
 from dataloaders import SegmentationData, make_ready, open_data
-from models import load_model
-from trainer.assembly import make_network
-from trainer.evaluation import (
+from trainer.evaluation.comparison import save_comparison
+from trainer.evaluation.evaluate import (
     PredictionWriter,
     evaluate,
     percent,
@@ -20,17 +19,18 @@ from trainer.evaluation import (
     scores_table,
     whole_image_loader,
 )  # fmt: skip
-from trainer.export import SUFFIXES, export_network
-from trainer.features import features_dir, save_features
-from trainer.image_scores import IMAGE_SCORES, ImageScores
-from trainer.plan import plan_run
-from trainer.predict_files import predict_files
+from trainer.evaluation.image_scores import IMAGE_SCORES, ImageScores
+from trainer.evaluation.report import write_report
+from trainer.loop.assembly import make_network
+from trainer.loop.resume import NEWEST, checkpoint_to_go_on_from, subclass_source
+from trainer.loop.trainer import Trainer
+from trainer.planning.plan import plan_run
+from trainer.prediction import load_model
+from trainer.prediction.export import SUFFIXES, export_network
+from trainer.prediction.files import predict_files
 from trainer.record import Record
-from trainer.report import write_report
-from trainer.resume import NEWEST, checkpoint_to_go_on_from, subclass_source
-from trainer.subclass_table import TABLE
-from trainer.summary import save_comparison
-from trainer.trainer import Trainer
+from trainer.subclasses.features import features_dir, save_features
+from trainer.subclasses.table import TABLE
 from utils.checkpoint import fingerprint, load_checkpoint, load_weights
 from utils.config import BASELINE, USRN, Config
 from utils.distributed import barrier, is_main, restarts
@@ -129,7 +129,7 @@ def save_feature(config: Config, options: Options, device: torch.device) -> None
 def clustering(config: Config, options: Options, device: torch.device) -> None:
     """Stage 3."""
     _refuse_to_write_elsewhere(config)
-    from trainer.subclasses import make_subclasses  # scikit-learn and matplotlib take seconds to import
+    from trainer.subclasses.make import make_subclasses  # scikit-learn and matplotlib take seconds to import
 
     record = Record(config, f"clustering by {config.clustering_algorithm}")
     source = Record(config, "save_feature").source

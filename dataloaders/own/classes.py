@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dataloaders.description import read_class_file
 from dataloaders.own.masks import IGNORE, rgb
+from dataloaders.sets.description import read_class_file
 from utils.errors import UsageError
 from utils.palette import voc_palette
 

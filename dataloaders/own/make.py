@@ -1,4 +1,4 @@
-"""From a folder of images and a folder of masks to a described data set (``dataloaders/described.py``)."""
+"""From a folder of images and a folder of masks to a described data set (``dataloaders/sets/described.py``)."""
 
 import tempfile
 from collections import Counter
@@ -9,7 +9,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from dataloaders.described import DESCRIPTION, MASKS, Description
 from dataloaders.own.classes import ClassProposal, propose_classes
 from dataloaders.own.masks import (
     MaskContents,
@@ -22,6 +21,7 @@ from dataloaders.own.masks import (
 from dataloaders.own.pairs import Pairs, find_pairs
 from dataloaders.own.split import Split, split_masked
 from dataloaders.reading import image_size
+from dataloaders.sets.described import DESCRIPTION, MASKS, Description
 from utils.errors import UsageError
 from utils.palette import palette_of
 from utils.parallel import cores, for_each

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataloaders.description import IMAGE_SUFFIXES
+from dataloaders.sets.description import IMAGE_SUFFIXES
 from utils.errors import UsageError
 
 MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloaders.cityscapes import CLASSES
 from dataloaders.prepare.archives import unpack
 from dataloaders.prepare.files import link_or_copy, sole_use, sweep, write_whole
 from dataloaders.prepare.pictures import (
@@ -22,6 +21,7 @@ from dataloaders.prepare.pictures import (
     uncompressed_png,
 )
 from dataloaders.prepare.report import Outcome, Report
+from dataloaders.sets.cityscapes import CLASSES
 from utils.errors import UsageError
 from utils.parallel import for_each
 

@@ -20,7 +20,7 @@ from dataloaders.prepare.pictures import (
     read_ids,
 )
 from dataloaders.prepare.report import Outcome, Report
-from dataloaders.voc import CLASSES
+from dataloaders.sets.voc import CLASSES
 from utils.errors import UsageError
 from utils.parallel import for_each
 

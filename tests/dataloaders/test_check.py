@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from dataloaders.check import check_data
-from dataloaders.description import Sample, SegmentationData
+from dataloaders.sets.description import Sample, SegmentationData
 from tests.dataloaders.miniature import config_of, write_image, write_mask
 from utils.palette import voc_palette
 

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from dataloaders import reading
-from dataloaders.description import Sample
 from dataloaders.prepare.pictures import uncompressed_png
 from dataloaders.reading import IGNORE, image_size, read_image, read_mask, read_pair, read_subclass_map
+from dataloaders.sets.description import Sample
 from tests.dataloaders.miniature import write_image, write_mask
 from utils.errors import UsageError
 from utils.palette import palette_of, save_mask, voc_palette

@@ -3,9 +3,9 @@ import pytest
 import torch
 from PIL import Image
 
-from dataloaders.description import Sample
 from dataloaders.geometry import Geometry
 from dataloaders.reading import IGNORE, read_image
+from dataloaders.sets.description import Sample
 from dataloaders.streams import (
     DrawSampler,
     EvaluationStream,

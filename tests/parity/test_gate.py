@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.usrn import consistency_loss, entropy_gate
+from trainer.methods.usrn import consistency_loss, entropy_gate
 
 DATA = Path(__file__).parents[1] / "data" / "parity"
 THRESHOLD = 0.75

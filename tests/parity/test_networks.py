@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dataloaders.reading import IGNORE
 from models import USRN, Baseline, build_network
 from tests.parity.fill import fill_network
-from trainer.usrn import USRNStep
+from trainer.methods.usrn import USRNStep
 
 DATA = Path(__file__).parents[1] / "data" / "parity"
 SHAPES: dict[str, dict[str, list[int]]] = json.loads(gzip.decompress((DATA / "state_dict_shapes.json.gz").read_bytes()))

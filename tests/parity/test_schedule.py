@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.assembly import BACKBONE_LR
+from trainer.loop.assembly import BACKBONE_LR
 from utils.schedule import poly_factor
 
 EXPECTED = json.loads((Path(__file__).parents[1] / "data" / "parity" / "poly_lr.json").read_text())

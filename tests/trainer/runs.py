@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from trainer import stages
-from trainer.trainer import Trainer
+from trainer.loop.trainer import Trainer
 from utils import distributed
 from utils.config_file import load_config
 

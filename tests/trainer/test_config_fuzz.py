@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from tests.trainer.test_batches import CPU
+from tests.trainer.loop.test_batches import CPU
 from trainer.stages import Options, clustering, save_feature, train
 from utils.config import Config
 from utils.config_file import load_config

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from tests.trainer.test_batches import CPU
+from tests.trainer.loop.test_batches import CPU
 from trainer.stages import Options, clustering, run_stage, save_feature, train
 from utils.config_file import load_config
 from utils.errors import UsageError

@@ -13,8 +13,8 @@ from dataloaders import open_data
 from models import build_network
 from tests.conftest import ROOT
 from tests.trainer.runs import history, run_apart
-from trainer.evaluation import evaluate, whole_image_loader
-from trainer.usrn import USRNStep
+from trainer.evaluation.evaluate import evaluate, whole_image_loader
+from trainer.methods.usrn import USRNStep
 from utils.config_file import load_config
 from utils.distributed import rank, world_size
 

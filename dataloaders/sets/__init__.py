@@ -1,0 +1,1 @@
+"""The data sets: which files, classes, colours and splits each has."""

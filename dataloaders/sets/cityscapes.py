@@ -1,0 +1,65 @@
+"""Cityscapes, 19 classes (trainIds)."""
+
+from pathlib import Path
+
+from dataloaders.sets.description import Sample, SegmentationData, find_root
+from dataloaders.sets.splits import LISTS_DIR, choose_labelled, read_list, read_or_choose
+from utils.config import Config
+from utils.errors import UsageError
+from utils.palette import CITYSCAPES_COLOURS, palette_of
+
+CLASSES = (
+    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation",
+    "terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
+)  # fmt: skip
+_IMAGE, _MASK = "_leftImg8bit", "_gtFine_labelTrainIds"
+
+
+def open_cityscapes(config: Config) -> SegmentationData:
+    """Cityscapes: ``images/train``, ``segmentation/train``, validation from ``leftImg8bit/val``, ``gtFine/val``."""
+    root = find_root(config.data_dir, config.dataset)
+    lists = LISTS_DIR / f"city_splits{config.datalist}"
+    images = {path.stem.removesuffix(_IMAGE): path for path in _files(root, "images/train", f"*{_IMAGE}.png")}
+
+    def samples(keys: list[str], *, labels: bool) -> tuple[Sample, ...]:
+        found = []
+        for key in keys:
+            mask = root / "segmentation" / "train" / f"{key}{_MASK}.png"
+            if labels and not mask.is_file():
+                raise _missing(mask, "this mask")
+            found.append(Sample(images[key].stem, images[key], mask if labels else None))
+        return tuple(found)
+
+    labelled, unlabelled = read_or_choose(
+        lists, root, config, choose=lambda n, seed: choose_labelled(images, n, seed), samples=samples
+    )
+    if (lists / "val.txt").is_file():
+        validation = read_list(lists / "val.txt", root, labels=True)
+    else:
+        validation = tuple(
+            _validation_sample(root, path) for path in _files(root, "leftImg8bit/val", f"*/*{_IMAGE}.png")
+        )
+    return SegmentationData(CLASSES, palette_of(CITYSCAPES_COLOURS), labelled, unlabelled, validation)
+
+
+def _validation_sample(root: Path, image: Path) -> Sample:
+    mask = root / "gtFine" / "val" / image.parent.name / (image.stem.removesuffix(_IMAGE) + f"{_MASK}.png")
+    if not mask.is_file():
+        raise _missing(mask, "this mask")
+    return Sample(image.stem, image, mask)
+
+
+def _files(root: Path, folder: str, pattern: str) -> list[Path]:
+    files = sorted((root / folder).glob(pattern))
+    if not files:
+        raise _missing(root / folder / pattern, "no such image")
+    return files
+
+
+def _missing(path: Path, what: str) -> UsageError:
+    return UsageError(
+        f'{path}: {what} is there. README, section "Data", says how to get Cityscapes; '
+        "`python3 -m dataloaders.prepare cityscapes` lays it out."
+        if what.startswith("no")
+        else f"{path}: {what} is missing. `python3 -m dataloaders.prepare cityscapes` makes it."
+    )

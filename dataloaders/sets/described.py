@@ -1,0 +1,107 @@
+"""A data set that a file describes: images stay where they are, index masks and the split lie with the description.
+
+``--init_data`` writes it (``dataloaders/own``); a user may edit it: rename classes, move images between the lists.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from dataloaders.sets.description import Sample, SegmentationData
+from dataloaders.sets.splits import choose_labelled
+from utils.config import Config
+from utils.errors import UsageError
+from utils.palette import palette_of
+
+DESCRIPTION = "dataset.json"
+MASKS = "masks"
+
+
+def _file_name(value: str) -> str:
+    if value in {"", ".", ".."} or set(value) & set("/\\\0"):
+        raise ValueError("an image's id must be a plain file name")
+    return value
+
+
+Images = dict[Annotated[str, AfterValidator(_file_name)], str]
+"""Image id → path below the images folder."""
+Channel = Annotated[int, Field(ge=0, le=255)]
+
+
+class Description(BaseModel):
+    """``dataset.json``. The mask of an image is ``masks/<id>.png`` beside it: class indices, 255 for no class."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    images: str
+    classes: list[str]
+    colours: list[tuple[Channel, Channel, Channel]]
+    labelled: Images
+    validation: Images
+    unlabelled: Images
+
+    def text(self) -> str:
+        """The file's text: an image a line."""
+        lists = (
+            f'    "{key}": ' + json.dumps(value, indent=8, ensure_ascii=False).replace("\n}", "\n    }")
+            if isinstance(value, dict)
+            else f'    "{key}": {json.dumps(value, ensure_ascii=False)}'
+            for key, value in self.model_dump().items()
+        )
+        return "{\n" + ",\n".join(lists) + "\n}\n"
+
+
+def open_described(root: Path, config: Config) -> SegmentationData:
+    """The data set that ``root/dataset.json`` describes.
+
+    Labelled images beyond ``n_labeled_examples`` join the unlabelled ones.
+    """
+    path = root / DESCRIPTION
+    described = read_description(path)
+    folder = Path(described.images)
+    if not folder.is_dir():
+        raise UsageError(
+            f'{path}: its images folder {folder} is gone. Put it back, or write its new place under "images" there.'
+        )
+    classes = tuple(config.classes or described.classes)
+    if len(classes) != len(described.classes):
+        raise UsageError(f'key "classes": names {len(classes)} classes, but {path} has {len(described.classes)}.')
+
+    def samples(images: Images, *, labels: bool) -> list[Sample]:
+        return [
+            Sample(id_, folder / image, root / MASKS / f"{id_}.png" if labels else None)
+            for id_, image in images.items()
+        ]
+
+    chosen, _ = choose_labelled(described.labelled, config.n_labeled_examples, config.datalist)
+    rest = {id_: image for id_, image in described.labelled.items() if id_ not in set(chosen)}
+    labelled = samples({id_: described.labelled[id_] for id_ in chosen}, labels=True)
+    unlabelled = samples({**described.unlabelled, **rest}, labels=False)
+    validation = samples(described.validation, labels=True)
+    files = [file for sample in (*labelled, *unlabelled, *validation) for file in (sample.image, sample.label) if file]
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise UsageError(
+            f"{path}: {len(missing)} of its files are gone, the first is {missing[0]}. Put them back, or run "
+            "--init_data again with --force."
+        )
+    palette = palette_of(tuple(described.colours))
+    return SegmentationData(classes, palette, tuple(labelled), tuple(unlabelled), tuple(validation))
+
+
+def read_description(path: Path) -> Description:
+    try:
+        described = Description.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}).") from None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(map(str, problem["loc"]))
+        raise UsageError(f"{path}: {f'key {place}: ' if place else ''}{problem['msg']}. Mend the file.") from None
+    if len(described.classes) != len(described.colours):
+        raise UsageError(
+            f"{path}: has {len(described.classes)} classes and {len(described.colours)} colours; give each class one."
+        )
+    return described

@@ -1,0 +1,89 @@
+"""Which images a run uses: read a list file, or make the split by seed (docs/method.md section 2)."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from dataloaders.sets.description import Sample, are_missing, read_text
+from utils.config import Config
+from utils.errors import UsageError
+
+LISTS_DIR = Path(__file__).parents[1]
+"""Where split lists in the original's format are looked for: ``<LISTS_DIR>/voc_splits0/``."""
+
+
+def read_list(list_file: Path, root: Path, *, labels: bool) -> tuple[Sample, ...]:
+    """Read a split list: on every line an image path, a space and a label path, both below ``root``.
+
+    With ``labels`` false the label path may be missing and is not looked at.
+    """
+    samples, missing = [], []
+    for number, line in enumerate(read_text(list_file, "this list").splitlines(), start=1):
+        if not line.strip():
+            continue
+        image, label = _split_line(line.strip(), root)
+        if labels and label is None:
+            raise UsageError(f"{list_file}, line {number}: no label path; write <image path> <label path>.")
+        missing += [str(path) for path in ((image, label) if labels else (image,)) if not path.is_file()]
+        samples.append(Sample(image.stem, image, label if labels else None))
+    if missing:
+        raise UsageError(f"{list_file}: {are_missing('file', missing)}. Put what is missing there or mend the list.")
+    if not samples:
+        raise UsageError(f"{list_file}: lists no image.")
+    return tuple(samples)
+
+
+def _split_line(line: str, root: Path) -> tuple[Path, Path | None]:
+    def below(text: str) -> Path:
+        return root / text.strip().lstrip("/")
+
+    cuts: list[tuple[Path, Path | None]] = [
+        (below(line[:at]), below(line[at:])) for at, letter in enumerate(line) if letter.isspace()
+    ]
+    # Names may have spaces: the cut that leads to both files, or else to the image; the label may be left out.
+    return max([*cuts, (below(line), None)], key=lambda cut: [path is not None and path.is_file() for path in cut])
+
+
+def choose_labelled(ids: Iterable[str], n_labelled: int, seed: int) -> tuple[list[str], list[str]]:
+    """Split a pool into ``n_labelled`` labelled ids and the rest.
+
+    The order is that of a hash of seed and id, so the split is the same on every machine and rank, and the
+    smaller labelled sets are prefixes of the larger ones.
+    """
+    order = sorted(ids, key=lambda id_: hashlib.sha256(os.fsencode(f"{seed}:{id_}")).digest())
+    if n_labelled > len(order):
+        raise UsageError(
+            f"n_labeled_examples is {n_labelled}, but the training pool holds {len(order)} images with masks; "
+            f"set it to at most {len(order)}."
+        )
+    return order[:n_labelled], order[n_labelled:]
+
+
+def read_ids(list_file: Path, what: str) -> list[str]:
+    """The image ids of a file that lists one a line."""
+    ids = [line.strip() for line in read_text(list_file, what).splitlines() if line.strip()]
+    if not ids:
+        raise UsageError(f"{list_file}: {what} is empty; write one image id a line.")
+    return ids
+
+
+def read_or_choose(
+    lists: Path,
+    root: Path,
+    config: Config,
+    *,
+    choose: Callable[[int, int], tuple[list[str], list[str]]],
+    samples: Callable[..., tuple[Sample, ...]],
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """Labelled and unlabelled samples: from the list files in ``lists`` where they are there, else by seed."""
+    n_labelled = config.n_labeled_examples
+    supervised = lists / f"{n_labelled}_train_supervised.txt"
+    unsupervised = lists / f"{n_labelled}_train_unsupervised.txt"
+    if supervised.is_file() and unsupervised.is_file():
+        return read_list(supervised, root, labels=True), read_list(unsupervised, root, labels=False)
+    if supervised.is_file() or unsupervised.is_file():
+        there, missing = sorted((supervised, unsupervised), key=lambda path: not path.is_file())
+        raise UsageError(f"{missing}: this list is missing while {there.name} is there; both or none are needed.")
+    labelled_ids, unlabelled_ids = choose(n_labelled, config.datalist)
+    return samples(labelled_ids, labels=True), samples(unlabelled_ids, labels=False)

@@ -1,0 +1,109 @@
+import json
+
+import numpy as np
+import pytest
+
+from dataloaders import open_data
+from dataloaders.sets.described import Description, read_description
+from tests.dataloaders.miniature import config_of, ids, write_image, write_mask
+from utils.errors import UsageError
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Images a to f in a folder of their own: a, b, c labelled, d for validation, e and f unlabelled."""
+    for name in "abcdef":
+        write_image(tmp_path / "images" / "north" / f"{name}.png")
+    for name in "abcd":
+        write_mask(tmp_path / "data" / "masks" / f"{name}.png")
+
+    def images(names):
+        return {name: f"north/{name}.png" for name in names}
+
+    description = Description(
+        images=str(tmp_path / "images"),
+        classes=["sky", "Bäume"],
+        colours=[(1, 2, 3), (4, 5, 6)],
+        labelled=images("abc"),
+        validation=images("d"),
+        unlabelled=images("ef"),
+    )
+    (tmp_path / "data" / "dataset.json").write_text(description.text(), encoding="utf-8")
+    return tmp_path / "data"
+
+
+def change(root, **keys):
+    path = root / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **keys}))
+
+
+def refused(root, **keys) -> str:
+    with pytest.raises(UsageError) as error:
+        open_data(config_of(root, "custom", **keys))
+    return str(error.value)
+
+
+def test_described_data_set_has_its_images_where_they_are_and_its_masks_beside_the_file(root):
+    data = open_data(config_of(root, "custom", n_labelled=3))
+    assert sorted(ids(data.labelled)) == ["a", "b", "c"]
+    assert (ids(data.validation), ids(data.unlabelled)) == (["d"], ["e", "f"])
+    assert data.validation[0].image == root.parent / "images" / "north" / "d.png"
+    assert data.validation[0].label == root / "masks" / "d.png"
+    assert data.unlabelled[0].label is None
+    assert data.classes == ("sky", "Bäume")
+    assert np.array_equal(data.palette[[0, 1, 255]], [[1, 2, 3], [4, 5, 6], [255, 255, 255]])
+
+
+def test_labelled_images_beyond_their_number_join_the_unlabelled_ones(root):
+    data = open_data(config_of(root, "custom", n_labelled=2))
+    assert len(data.labelled) == 2
+    assert sorted(ids(data.labelled) + ids(data.unlabelled)) == ["a", "b", "c", "e", "f"]
+    assert "n_labeled_examples is 4" in refused(root, n_labelled=4)
+
+
+def test_text_of_a_description_has_an_image_a_line_and_is_read_back(root):
+    path = root / "dataset.json"
+    assert '        "b": "north/b.png",\n' in path.read_text(encoding="utf-8")
+    assert read_description(path).text() == path.read_text(encoding="utf-8")
+
+
+def test_images_folder_that_has_moved_is_named_with_the_way_out(root):
+    (root.parent / "images").rename(root.parent / "moved")
+    message = refused(root)
+    assert str(root.parent / "images") in message
+    assert '"images"' in message
+    change(root, images=str(root.parent / "moved"))
+    assert len(open_data(config_of(root, "custom")).labelled) == 2
+
+
+def test_missing_files_are_counted_and_the_first_is_named(root):
+    (root.parent / "images" / "north" / "e.png").unlink()
+    (root / "masks" / "d.png").unlink()
+    message = refused(root)
+    assert "2 of its files are gone" in message
+    assert "e.png" in message
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"labelled": {"../up": "north/a.png"}}, "key labelled.*plain file name"),
+        ({"colours": [[0, 0, 0]]}, "2 classes and 1 colours"),
+        ({"colours": [[0, 0, 999], [0, 0, 0]]}, "key colours.0.2"),
+        ({"label": {}}, "key label: "),
+    ],
+)
+def test_mistakes_in_a_description_are_named(root, keys, message):
+    change(root, **keys)
+    with pytest.raises(UsageError, match=message):
+        open_data(config_of(root, "custom"))
+
+
+def test_description_that_is_no_json_is_named(root):
+    (root / "dataset.json").write_text("{")
+    assert "dataset.json: Invalid JSON" in refused(root)
+
+
+def test_classes_of_the_configuration_rename_and_must_be_as_many(root):
+    assert open_data(config_of(root, "custom", classes=["one", "two"])).classes == ("one", "two")
+    assert "names 1 classes" in refused(root, classes=["one"])

@@ -1,0 +1,19 @@
+import torch
+
+from dataloaders import Sample
+from trainer.evaluation.image_scores import ImageScores, read_image_scores
+
+
+def test_score_of_an_image_is_the_mean_over_the_classes_in_its_mask(tmp_path):
+    samples = tuple(Sample(id_, tmp_path) for id_ in ("half, wrong", "right", "unlabelled"))
+    image_scores = ImageScores(samples, 3, torch.device("cpu"))
+    target = torch.tensor([[0, 0, 0, 0]])
+    image_scores(samples[1], None, target, target)
+    image_scores(samples[0], None, target, torch.tensor([[0, 0, 1, 2]]))  # classes 1 and 2 are not in the mask
+    image_scores(samples[2], None, torch.full((1, 4), -1), target)
+    image_scores.save(tmp_path / "images.csv")
+    assert read_image_scores(tmp_path / "images.csv") == {"half, wrong": 0.5, "right": 1.0}
+
+
+def test_no_file_is_no_scores(tmp_path):
+    assert read_image_scores(tmp_path / "images.csv") == {}

@@ -1,0 +1,128 @@
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from dataloaders import open_data
+from tests.trainer.runs import history
+from trainer.loop.guard import StepGuard
+from trainer.loop.trainer import Trainer
+from utils.checkpoint import load_checkpoint
+from utils.config_file import load_config
+from utils.errors import UsageError
+from utils.logger import log
+
+CPU = torch.device("cpu")
+IDS = {"labelled": ["cat", "dog"]}
+
+
+@pytest.fixture
+def logged(caplog, monkeypatch):
+    """What is logged: ``logged.messages``."""
+    monkeypatch.setattr(log, "propagate", True)
+    monkeypatch.setattr(log, "level", logging.INFO)
+    return caplog
+
+
+def network_and_guard(max_bad_steps=3):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, fused=True)
+    return network, StepGuard(network, optimizer, max_bad_steps)
+
+
+def iterate(network, guard, x, iteration=0, spoil=1.0):
+    guard.before_forward()
+    network.zero_grad()
+    loss = (network(x) ** 2 * torch.arange(3.0).view(1, 3, 1, 1)).mean() * spoil
+    loss.backward()
+    return guard.step(loss, iteration, IDS)
+
+
+def state(network, guard):
+    moments = [value for entry in guard.optimizer.state.values() for value in entry.values()]
+    buffers = [value for value in network.buffers() if value.is_floating_point()]
+    return [value.clone() for value in (*network.parameters(), *buffers, *moments)]
+
+
+def test_good_step_is_the_optimisers_own():
+    network, guard = network_and_guard()
+    plain, plain_guard = network_and_guard()
+    x = torch.randn(4, 2, 5, 5)
+    for _ in range(3):
+        assert iterate(network, guard, x)
+        plain.zero_grad()
+        (plain(x) ** 2 * torch.arange(3.0).view(1, 3, 1, 1)).mean().backward()
+        plain_guard.optimizer.step()
+    assert all(map(torch.equal, state(network, guard), state(plain, plain_guard)))
+
+
+@pytest.mark.parametrize("bad", ["image", "loss", "gradient"])
+def test_bad_step_changes_neither_weights_nor_momentum_nor_statistics(bad):
+    network, guard = network_and_guard()
+    x = torch.randn(4, 2, 5, 5)
+    iterate(network, guard, x)
+    before = state(network, guard)
+    if bad == "image":
+        good = iterate(network, guard, x.index_fill(0, torch.tensor([1]), torch.nan))
+    elif bad == "loss":
+        good = iterate(network, guard, x, spoil=torch.inf)
+    else:
+        network[0].weight.register_hook(lambda gradient: gradient * torch.inf)
+        good = iterate(network, guard, x)
+    assert not good
+    assert all(map(torch.equal, before, state(network, guard)))
+
+
+def test_images_of_bad_steps_are_logged_and_so_many_in_a_row_raise(logged):
+    network, guard = network_and_guard(max_bad_steps=2)
+    x = torch.randn(4, 2, 5, 5)
+    for iteration, spoil in enumerate((torch.nan, 1.0, torch.nan)):
+        iterate(network, guard, x, iteration, spoil)
+    guard.report()
+    assert [message.partition(":")[0] for message in logged.messages] == ["iteration 0", "iteration 2"]
+    assert "images: labelled cat, dog" in logged.messages[0]
+    iterate(network, guard, x, 3, torch.nan)
+    with pytest.raises(UsageError, match="2 steps in a row, the last of which had the images labelled cat, dog"):
+        guard.report()
+
+
+def spoil_iterations(trainer, bad):
+    forward = trainer.step.forward
+
+    def spoiled(**batch):
+        out = forward(**batch)
+        return out | {"total": out["total"] * torch.nan} if trainer.iteration in bad else out
+
+    trainer.step.forward = spoiled
+
+
+def test_run_goes_on_after_a_bad_step(tiny_configs, logged):
+    config = load_config(tiny_configs[0], ["trainer.log_per_iter=1"])
+    trainer = Trainer(config, open_data(config), CPU)
+    spoil_iterations(trainer, {3})
+    trainer.train()
+    assert any(message.startswith("iteration 3: loss or gradient is not finite") for message in logged.messages)
+    assert [entry["iteration"] for entry in history(config.run_dir) if "total" in entry] == [1, 2, 3, 5, 6, 7, 8]
+    assert all(value.isfinite().all() for value in trainer.network.state_dict().values())
+
+
+def test_run_that_only_fails_ends_with_the_weights_of_before(tiny_configs, logged):
+    config = load_config(tiny_configs[0], ["trainer.max_bad_steps=2", "trainer.save_period=100"])
+    trainer = Trainer(config, open_data(config), CPU)
+    spoil_iterations(trainer, {2, 3, 4, 5, 6, 7})
+    weights = []
+    iterate = trainer._iterate
+
+    def iterate_and_keep(batch):
+        out = iterate(batch)
+        weights.append({name: value.clone() for name, value in trainer.network.state_dict().items()})
+        return out
+
+    trainer._iterate = iterate_and_keep
+    with pytest.raises(UsageError, match="2 steps in a row"):
+        trainer.train()
+    saved = load_checkpoint(config.run_dir / "checkpoint.pth")["state_dict"]
+    named = [name for name, value in saved.items() if value.is_floating_point()]
+    assert all(torch.equal(saved[name], weights[1][name]) for name in named)

@@ -1,0 +1,238 @@
+"""From a user's folders through ``main.py --init_data`` to a run."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import main as command_line
+from dataloaders import open_data
+from tests.dataloaders.own.folders import SIZE, names, scene, write_images, write_mask
+from utils.config_file import load_config
+
+COLOURS = [(0, 0, 0), (255, 0, 0), (0, 0, 255)]
+SMALL = [
+    "model.base_width=4", "model.out_dim=8", "model.epoch_start_unsup=1", "trainer.epochs=1",
+    "trainer.val_per_epochs=9", "trainer.tensorboardX=false", "train_supervised.num_workers=0", 
+    "train_unsupervised.num_workers=0",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path, monkeypatch) -> Path:
+    """An empty working folder: what is written goes there."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def unplanned(monkeypatch):
+    """Without the plan at the end, which takes a second."""
+    monkeypatch.setattr("trainer.planning.init_data.plan_run", lambda *_, **__: None)
+
+
+def folders(n_images: int = 12, n_masks: int = 6, n_classes: int = 3, size=SIZE, mode: str = "RGB", **mask):
+    """``images`` and ``masks`` in the working folder."""
+    write_images(Path("images"), names(n_images), size, mode)
+    for number, name in enumerate(names(n_masks)):
+        write_mask(Path("masks") / name, scene(number, n_classes, size), **mask)
+
+
+def init(*more, images="images", masks="masks", name="mine", device="cpu") -> int:
+    arguments = ["--init_data", images, "--masks", masks, "--name", name, "--device", device, *more]
+    return command_line.main([str(argument) for argument in arguments])
+
+
+def refused(capsys, *more, **folders) -> str:
+    assert init(*more, **folders) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1
+    return message
+
+
+def opened(kind: str = "usrn"):
+    return open_data(load_config(f"configs/mine_{kind}.json"))
+
+
+def stages() -> Path:
+    """All four stages and the evaluation with the smallest network; USRN's folder."""
+    options = [part for setting in SMALL for part in ("--set", setting)]
+    baseline, usrn = (["-c", f"configs/mine_{kind}.json", *options] for kind in ("baseline", "usrn"))
+    for arguments in (
+        baseline, [*baseline, "--save_feature"], [*baseline, "--clustering"], usrn, [*usrn, "--test"],
+    ):  # fmt: skip
+        assert command_line.main(arguments) == 0
+    return Path("saved/mine_usrn")
+
+
+def test_four_stages_run_on_what_it_wrote_and_the_users_files_stay_as_they_are(capsys, monkeypatch):
+    monkeypatch.setattr("trainer.planning.plan.TIMED_ITERATIONS", 2)
+    for number in range(12):
+        write_images(Path("images"), [f"north/{number:03d}.jpg"], SIZE)
+    for number in range(6):
+        write_mask(Path("masks") / f"north/{number:03d}_mask.png", scene(number), COLOURS, rgb=True)
+    before = {path: path.stat().st_mtime_ns for path in Path().rglob("*")}
+    assert init() == 0
+    printed = capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    for part in (
+        "images: 12 images; all 48 x 32; modes RGB 12", "masks of 6 images; modes RGB 6; read by colour",
+        "split: 5 labelled, 1 validation, 6 unlabelled", "colour_255_0_0", "33.33 %", "iterations", "subclasses:",
+        "memory:", "time:", "next: sh main.sh mine",
+    ):  # fmt: skip
+        assert part in printed
+    run_dir = stages()
+    assert len(json.loads((run_dir / "results.json").read_text())["iou"]) == 3
+    prediction = next((run_dir / "preds").glob("north__*.png"))
+    with Image.open(prediction) as image:
+        assert image.getpalette()[:9] == [0, 0, 0, 0, 0, 255, 255, 0, 0]
+
+
+@pytest.mark.parametrize("n_classes", [2, 250])
+def test_two_and_250_classes_run(n_classes, unplanned):
+    folders(n_images=8, n_masks=4, n_classes=n_classes, size=(40, 256), mode="L")
+    assert init() == 0
+    run_dir = stages()
+    assert len(json.loads((run_dir / "results.json").read_text())["iou"]) == n_classes
+
+
+@pytest.mark.parametrize("mask", [{}, {"colours": COLOURS}, {"colours": COLOURS, "rgb": True}], ids=["L", "P", "RGB"])
+def test_masks_become_palette_pngs_of_indices(unplanned, mask):
+    folders(**mask)
+    assert init() == 0
+    data = opened()
+    order = [0, 2, 1] if "rgb" in mask else [0, 1, 2]  # colours are taken in their order: black, blue, red
+    for sample in (*data.labelled, *data.validation):
+        with Image.open(sample.label) as image:
+            assert image.mode == "P"
+            assert np.array_equal(np.asarray(image), np.array(order)[scene(int(sample.id))])
+    if mask:
+        assert data.palette[:3].tolist() == [list(COLOURS[order.index(index)]) for index in range(3)]
+
+
+def test_binary_masks_of_0_and_255_are_background_and_foreground(unplanned, capsys):
+    write_images(Path("images"), names(12))
+    for number, name in enumerate(names(6)):
+        write_mask(Path("masks") / name, scene(number, 2) * 255)
+    assert init() == 0
+    assert opened().classes == ("background", "foreground")
+    assert "255 the foreground" in capsys.readouterr().out
+
+
+def test_images_and_masks_may_share_one_folder(unplanned):
+    write_images(Path("both"), names(12, ".jpg"))
+    for number in range(6):
+        write_mask(Path("both") / f"{number:03d}_mask.png", scene(number))
+    assert init(images="both", masks="both") == 0
+    assert len(opened().unlabelled) == 6
+
+
+def test_images_without_masks_and_masks_that_are_left_out_are_unlabelled(unplanned):
+    folders(n_images=12, n_masks=12)
+    assert init("--labelled", 4) == 0
+    data = opened()
+    assert (len(data.labelled), len(data.validation), len(data.unlabelled)) == (4, 2, 6)
+    assert all(sample.label is None for sample in data.unlabelled)
+
+
+def test_class_file_names_the_classes(unplanned):
+    folders(colours=COLOURS, rgb=True)
+    Path("classes.txt").write_text("sky 0 0 255\nroad 0 0 0\ncar 255 0 0\n")
+    assert init("--classes", "classes.txt") == 0
+    assert opened().classes == ("sky", "road", "car")
+
+
+def test_masks_without_an_image_are_named_and_left_out(unplanned, capsys):
+    folders()
+    write_mask(Path("masks") / "zebra.png", scene(0))
+    assert init() == 0
+    assert "1 masks have no image and are left out: zebra.png" in capsys.readouterr().err
+
+
+def test_class_that_only_one_image_has_is_missing_from_validation_which_is_said(unplanned, capsys):
+    folders()
+    write_mask(Path("masks") / "000.png", scene(0, 4))
+    assert init() == 0
+    assert "no validation image has the class class_3" in capsys.readouterr().err
+
+
+def test_what_was_written_is_replaced_with_force_only(unplanned, capsys):
+    folders()
+    assert init() == 0
+    Path("configs/mine_usrn.json").write_text("{}")
+    message = refused(capsys)
+    assert "configs/mine_usrn.json" in message
+    assert "--force" in message
+    assert Path("configs/mine_usrn.json").read_text() == "{}"
+    write_images(Path("images"), ["new.png"])
+    assert init("--force") == 0
+    assert "new" in [sample.id for sample in opened().unlabelled]
+
+
+def test_files_of_somebody_else_are_not_replaced_even_with_force(unplanned, capsys):
+    folders()
+    Path("configs/base").mkdir(parents=True)
+    Path("configs/base/mine.json").write_text("{}")
+    assert "Take another name" in refused(capsys, "--force")
+    assert "Take another name" not in refused(capsys, "--force", name="../up")
+    assert not Path("dataset").exists()
+
+
+def test_data_that_make_no_run_are_refused_and_nothing_is_written(capsys):
+    folders(n_images=6, n_masks=6)
+    assert "every image of images has a mask" in refused(capsys)
+    folders(n_images=12, n_masks=3)
+    for path in sorted(Path("masks").iterdir())[3:]:
+        path.unlink()
+    assert "only 3 images have masks" in refused(capsys)
+    folders()
+    write_mask(Path("masks") / "002.png", scene(0, size=(16, 48)))
+    assert "002.png (48 x 16, image 48 x 32)" in refused(capsys)
+    for path in Path("masks").iterdir():
+        write_mask(path, np.zeros(SIZE, np.uint8))
+    assert "one class only" in refused(capsys)
+    assert "cannot be read as an image" in refused(capsys, images=damaged_images())
+    assert sorted(path.name for path in Path().iterdir()) == ["damaged", "images", "masks"]
+
+
+def damaged_images() -> str:
+    write_images(Path("damaged"), names(11))
+    Path("damaged/011.png").write_bytes(b"not a picture")
+    return "damaged"
+
+
+def test_settings_follow_from_the_images_and_the_machine(unplanned):
+    folders()
+    assert init() == 0
+    config, baseline = load_config("configs/mine_usrn.json"), load_config("configs/mine_baseline.json")
+    assert (config.n_labeled_examples, config.num_images_all, config.pretrained) == (5, 11, False)
+    assert config.train_supervised == config.train_unsupervised
+    assert (config.train_supervised.base_size, config.train_supervised.crop_size) == (48, 32)
+    assert baseline.model_copy(update={"name": "USRN", "experim_name": "mine_usrn"}) == config
+
+
+def test_settings_for_a_gpu_are_made_without_one(unplanned):
+    folders()
+    assert init(device="cuda") == 0
+    config = load_config("configs/mine_usrn.json")
+    assert (config.model.layers, config.pretrained) == (50, True)
+
+
+def test_place_that_cannot_be_written_is_named(unplanned, capsys):
+    folders()
+    Path("dataset").write_text("a file")
+    assert "dataset: " in refused(capsys)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--init_data", "x"], ["--init_data", "x", "--masks", "y", "--name", "z", "-c", "f"], ["--ignore", "many"], []],
+)
+def test_command_line_that_does_not_fit_is_refused(arguments):
+    if arguments[:1] == ["--ignore"]:
+        arguments = ["--init_data", "x", "--masks", "y", "--name", "z", *arguments]
+    with pytest.raises(SystemExit):
+        command_line.parse(arguments)

@@ -1,0 +1,119 @@
+"""Where balanced k-means begins: centres and prices from samples in memory, by k-means++ and annealing."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainer.balanced_kmeans.assignment import newton_price_step, soft_price_step
+from trainer.balanced_kmeans.samples import squared_distances
+
+_COOLING = 0.6  # the temperature falls no faster than this from step to step
+_SOFT_PASSES, _SOFT_SHARE = 3, 0.1  # to balance softly at every temperature, and how well
+_LAST_PASSES, _LAST_SHARE = 30, 0.02  # the same at the last
+
+
+def plus_plus(x: Tensor, k: int, rng: np.random.RandomState) -> Tensor:
+    """Greedy k-means++: (k, d) of the samples ``x`` (m, d), each the best of a few drawn by squared distance.
+
+    References:
+        Arthur & Vassilvitskii, k-means++: the advantages of careful seeding, SODA 2007.
+    """
+    trials = 2 + int(np.log(k))
+    norms = x.square().sum(1)
+    chosen = [int(rng.randint(len(x)))]
+    nearest = (x - x[chosen[0]]).square().sum(1)
+    while len(chosen) < k:
+        reach = nearest.double().cumsum(0)
+        drawn = torch.from_numpy(rng.uniform(size=trials)).to(reach) * reach[-1]
+        candidates = torch.searchsorted(reach, drawn).clamp(max=len(x) - 1)
+        distance = torch.addmm(norms, x[candidates], x.T, alpha=-2).add_(norms[candidates, None])
+        distance = torch.minimum(distance.clamp_(min=0), nearest)
+        best = int(distance.sum(1).argmin())
+        nearest = distance[best]
+        chosen.append(int(candidates[best]))
+    return x[chosen]
+
+
+def _soft_balance(
+    cost: Tensor,
+    prices: Tensor,
+    temperature: float,
+    low: Tensor,
+    high: Tensor,
+    steps: int,
+    share: float,
+    damping: float,
+) -> tuple[Tensor, Tensor, float, float]:
+    """Climb the smoothed dual by damped Newton steps, by a Sinkhorn step, which never overshoots, where one fails.
+
+    Returns:
+        Prices, soft assignments (m, k), dual value and the damping to go on with, once no more than ``share`` of the
+        samples are over or after so many steps.
+    """
+
+    def look(prices: Tensor) -> tuple[float, Tensor]:
+        paid = cost + prices
+        least = paid.min(1, keepdim=True).values
+        soft = paid.sub_(least).div_(-temperature).exp_()
+        total = soft.sum(1, keepdim=True)
+        value = float((least - temperature * total.log()).sum(dtype=torch.float64))
+        bound = float((prices.clamp(min=0) * high + prices.clamp(max=0) * low).sum(dtype=torch.float64))
+        return value - bound, soft.div_(total)
+
+    value, soft = look(prices)
+    for _ in range(steps):
+        sizes = soft.sum(0)
+        over = (sizes - high).clamp(min=0).sum() + (low - sizes).clamp(min=0).sum()
+        if float(over) <= share * len(cost):
+            break
+        curvature = torch.diag(sizes + damping * len(cost) / len(sizes)) - soft.T @ soft
+        after = newton_price_step(
+            prices.double(), sizes.double(), curvature.double() / temperature, low.double(), high.double()
+        ).to(prices.dtype)
+        there = look(after)
+        if there[0] > value:
+            damping = max(damping / 4, 1e-3)
+        else:
+            damping = min(damping * 8, 64.0)
+            after = soft_price_step(prices, sizes, temperature, low, high)
+            there = look(after)
+        prices, (value, soft) = after, there
+    return prices, soft, value, damping
+
+
+def anneal(
+    x: Tensor, centers: Tensor, low: Tensor, high: Tensor, steps: int = 16
+) -> tuple[Tensor, Tensor, float, float]:
+    """Soft balanced k-means from a high to a low temperature, in units of the median gap between best and second.
+
+    Args:
+        x: (m, d) samples.
+        centers: (k, d).
+        low, high: (k,) bounds, floating, for m samples.
+
+    Returns:
+        Centres, prices, last temperature and the dual value (sum of squared distances, smoothed, at these centres).
+
+    References:
+        Rose, Deterministic annealing for clustering, compression, classification, regression, 1998.
+    """
+    prices = torch.zeros_like(low)
+    temperature, damping, value = None, 1.0, 0.0
+    for factor in np.geomspace(3.0, 0.1, steps).tolist():
+        cost = squared_distances(x, centers)
+        gap = 0.0
+        if len(centers) > 1:
+            nearest = torch.topk(cost + prices, 2, largest=False).values
+            gap = float((nearest[:, 1] - nearest[:, 0]).median())
+        wanted = factor * gap
+        if temperature is not None:  # a gap is small, too, while centres share a place: cool slowly, never heat
+            wanted = min(max(wanted, _COOLING * temperature), temperature)
+        floor = 1e-6 * float(cost.mean())  # many equal samples: no gap to measure
+        temperature = max(wanted, floor, torch.finfo(x.dtype).tiny)
+        passes, share = (_LAST_PASSES, _LAST_SHARE) if factor == 0.1 else (_SOFT_PASSES, _SOFT_SHARE)
+        prices, soft, value, damping = _soft_balance(cost, prices, temperature, low, high, passes, share, damping)
+        size = soft.sum(0)[:, None]
+        centers = torch.where(size > 1e-3, soft.T @ x / size.clamp(min=1e-3), centers)
+    return centers, prices, temperature, value

@@ -1,0 +1,1 @@
+"""Scores of a network, the comparison of two, and the page that shows them."""

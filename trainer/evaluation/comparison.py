@@ -1,0 +1,95 @@
+"""One picture of what two runs predict, side by side."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from dataloaders.reading import read_mask, read_pair
+from dataloaders.sets.description import SegmentationData
+from utils.checkpoint import write_atomically
+
+SCENES = 6
+BLOCKS = 2
+"""Scenes stand in rows, in this many blocks side by side."""
+MAX_WIDTH = 320
+GAP = 4
+BETWEEN = 24
+LINE = 24
+INK, PAPER = "black", "white"
+
+
+def save_comparison(path: Path, data: SegmentationData, predictions: dict[str, Path], ignore_index: int) -> None:
+    """Write a grid: a row a scene; image, target and each run's prediction, under headings and above a legend.
+
+    Shown are the validation images with the most classes, where the rare ones are.
+    """
+    settings = len(data.classes), ignore_index, data.palette
+    targets = {sample.id: np.unique(read_mask(sample.label, *settings)) for sample in data.validation}
+    shown = sorted(data.validation, key=lambda sample: (-len(targets[sample.id]), sample.id))[:SCENES]
+    scenes = []
+    for sample in shown:
+        image, target = read_pair(sample, *settings)
+        masks = [target, *(_indices(folder / f"{sample.id}.png") for folder in predictions.values())]
+        scenes.append([Image.fromarray(image), *(Image.fromarray(data.palette[mask]) for mask in masks)])
+    width = min(MAX_WIDTH, max(scene[0].width for scene in scenes))
+    per_block = -(-len(scenes) // BLOCKS)
+    blocks = [
+        _block(scenes[first : first + per_block], ("image", "target", *predictions), width)
+        for first in range(0, len(scenes), per_block)
+    ]
+    present = sorted(
+        set(np.concatenate([targets[sample.id] for sample in shown]).tolist()) & set(range(len(data.classes)))
+    )
+    legend = _legend(
+        [(data.classes[index], tuple(data.palette[index])) for index in present],
+        sum(block.width + BETWEEN for block in blocks) - BETWEEN,
+    )
+    grid = Image.new("RGB", (legend.width, max(block.height for block in blocks) + legend.height), PAPER)
+    for number, block in enumerate(blocks):
+        grid.paste(block, (number * (block.width + BETWEEN), 0))
+    grid.paste(legend, (0, grid.height - legend.height))
+    write_atomically(path, lambda file: grid.save(file, "PNG", optimize=True))
+
+
+def _block(scenes: list[list[Image.Image]], headings: tuple[str, ...], width: int) -> Image.Image:
+    """Scenes in rows; every picture ``width`` wide."""
+    heights = [round(scene[0].height * width / scene[0].width) for scene in scenes]
+    size = len(headings) * (width + GAP) - GAP, LINE + sum(height + GAP for height in heights)
+    block = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(block)
+    for column, heading in enumerate(headings):
+        draw.text((column * (width + GAP), 2), heading, INK, _font())
+    top = LINE
+    for scene, height in zip(scenes, heights, strict=True):
+        for column, picture in enumerate(scene):
+            resampling = Image.NEAREST if column else Image.BICUBIC
+            block.paste(picture.resize((width, height), resampling), (column * (width + GAP), top))
+        top += height + GAP
+    return block
+
+
+def _legend(classes: list[tuple[str, tuple[int, ...]]], width: int) -> Image.Image:
+    """Colours and names of classes, in as many lines as they need."""
+    places, x, y = [], 0, 4
+    for name, _ in classes:
+        needed = 22 + round(_font().getlength(name)) + 16
+        if x and x + needed > width:
+            x, y = 0, y + LINE
+        places.append((x, y))
+        x += needed
+    legend = Image.new("RGB", (width, y + LINE), PAPER)
+    draw = ImageDraw.Draw(legend)
+    for (name, colour), (x, y) in zip(classes, places, strict=True):
+        draw.rectangle((x, y + 3, x + 14, y + 17), fill=colour, outline="gray")
+        draw.text((x + 22, y), name, INK, _font())
+    return legend
+
+
+def _font() -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(15)
+
+
+def _indices(path: Path) -> np.ndarray:
+    with Image.open(path) as mask:
+        return np.asarray(mask)

@@ -1,0 +1,136 @@
+"""Validation, the per-class table, and predictions as pictures."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from dataloaders.photometry import normalise, to_unit
+from dataloaders.sets.description import Sample, SegmentationData
+from dataloaders.streams import EvaluationStream, evaluation_loader
+from models.execution import evaluation_copy
+from utils.config import Config
+from utils.distributed import all_sum, rank, world_size
+from utils.logger import progress
+from utils.metrics import ConfusionMatrix, Scores, scores
+from utils.palette import save_mask
+from utils.stop import StopRequest
+
+OnImage = Callable[[Sample, Tensor, Tensor, Tensor], None]
+"""Called with a sample, its image uint8 (3, H, W), its target and its prediction (H, W)."""
+
+
+def whole_image_loader(
+    config: Config, data: SegmentationData, samples: tuple[Sample, ...], device: torch.device
+) -> DataLoader:
+    """Whole images with their masks: those of ``samples`` that fall to this process, each once over all processes."""
+    stream = EvaluationStream(
+        samples, n_classes=len(data.classes), ignore_index=config.ignore_index, palette=data.palette
+    )
+    return evaluation_loader(
+        stream,
+        config.val_loader.batch_size,
+        config.val_loader.num_workers,
+        rank=rank(),
+        world_size=world_size(),
+        pin_memory=device.type == "cuda",
+    )
+
+
+@torch.inference_mode()
+def evaluate(
+    network: nn.Module,
+    loader: DataLoader,
+    n_classes: int,
+    device: torch.device,
+    *,
+    autocast: torch.autocast | None = None,
+    on_image: OnImage | None = None,
+    stop: StopRequest | None = None,
+) -> Scores:
+    """Scores over the images of all processes; the network itself is left as it is.
+
+    On a request to stop the rest of the images is left out: such scores are worth nothing.
+    """
+    network = evaluation_copy(network)
+    confusion = ConfusionMatrix(n_classes, device)
+    for batch in progress(loader, desc="validation", unit="batch"):
+        if stop is not None and stop.asked:
+            break
+        images = normalise(to_unit(batch["images"].to(device, non_blocking=True)))
+        with autocast or torch.autocast(device.type, enabled=False):
+            logits = network(images)
+        predictions = logits.argmax(1)
+        for sample, image, target, prediction in zip(
+            batch["samples"], batch["images"], batch["targets"], predictions, strict=True
+        ):
+            height, width = target.shape
+            prediction = prediction[:height, :width]
+            confusion.update(prediction, target.to(device, non_blocking=True))
+            if on_image is not None:
+                on_image(sample, image[:, :height, :width], target, prediction)
+    return scores(all_sum(confusion.counts))
+
+
+class PredictionWriter:
+    """Writes every prediction to ``folder/<image id>.png`` as a palette PNG whose values are class indices."""
+
+    def __init__(self, folder: Path, palette: np.ndarray):
+        self.folder, self.palette = folder, palette
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, sample: Sample, image: Tensor, target: Tensor, prediction: Tensor) -> None:
+        save_mask(self.folder / f"{sample.id}.png", prediction.cpu().numpy(), self.palette)
+
+
+def percent(value: float) -> str:
+    return "-" if value != value else f"{100 * value:.2f}"
+
+
+def scores_table(classes: tuple[str, ...], columns: dict[str, list[float]]) -> str:
+    """A table of IoU in percent: a row a class and one for the mean, a column a run.
+
+    ``columns`` maps a heading to the class IoUs followed by their mean; NaN is shown as "-". With two columns a
+    third shows the difference.
+    """
+    headings = list(columns)
+    rows = []
+    for index, name in enumerate((*classes, "mean")):
+        values = [columns[heading][index] for heading in headings]
+        cells = [percent(value) for value in values]
+        if len(values) == 2:
+            difference = 100 * (values[1] - values[0])
+            cells.append("-" if difference != difference else f"{difference:+.2f}")
+        rows.append([name, *cells])
+    if len(headings) == 2:
+        headings = [*headings, "change"]
+    header = ["IoU in %", *headings]
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+
+    def line(row: list[str]) -> str:
+        return "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
+        )
+
+    rule = "-" * len(line(header))
+    return "\n".join([line(header), rule, *map(line, rows[:-1]), rule, line(rows[-1])])
+
+
+def save_results(path: Path, classes: tuple[str, ...], result: Scores, **more) -> None:
+    """Write scores as JSON: ``mean_iou``, ``iou`` by class (null where a class does not occur), ``confusion``."""
+    iou = {name: None if value != value else value for name, value in zip(classes, result.iou.tolist(), strict=True)}
+    contents = {"mean_iou": result.mean_iou, "pixel_accuracy": result.pixel_accuracy, "iou": iou, **more}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = ",\n  ".join(json.dumps(row) for row in result.counts.tolist())  # a line a row
+    path.write_text(f'{json.dumps(contents, indent=1)[:-2]},\n "confusion": [\n  {rows}\n ]\n}}\n')
+
+
+def read_results(path: Path) -> list[float]:
+    """Class IoUs and their mean, as ``scores_table`` takes them."""
+    contents = json.loads(path.read_text())
+    values = [*contents["iou"].values(), contents["mean_iou"]]
+    return [float("nan") if value is None else value for value in values]

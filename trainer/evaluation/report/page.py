@@ -1,0 +1,72 @@
+"""The page: its sections in order, each left out where the files it is made from are missing."""
+
+from html import escape
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dataloaders.sets.description import SegmentationData
+from trainer.evaluation.report import sections
+from trainer.evaluation.report.pictures import choose, save_entropy_maps
+from trainer.evaluation.report.run_files import read_run
+from utils.checkpoint import write_atomically
+from utils.config import BASELINE, Config
+
+REPORT = "report.html"
+
+
+def write_report(
+    config: Config,
+    data: SegmentationData,
+    *,
+    evaluated: bool = True,
+    network: nn.Module | None = None,
+    device: torch.device | None = None,
+) -> Path:
+    """Write the page of a run; its path.
+
+    Parameters
+    ----------
+    evaluated
+        False leaves out the results of ``--test``: those in the folder are an earlier network's.
+    network, device
+        The network that was evaluated, for entropy maps; without it those in the folder are shown.
+    """
+    run = read_run(config.name, config.run_dir, data, evaluated=evaluated)
+    baseline = None if config.name == BASELINE else read_run("baseline", config.baseline_dir, data)
+    compared = baseline if baseline is not None and run.results and baseline.results else None
+    groups = choose(run.images, compared.images if compared else {})
+    if network is not None:
+        shown = {id_ for group in groups for id_ in group.ids}
+        save_entropy_maps(run.folder, config, data, shown, network, device)
+    bodies = {
+        "Classes": sections.classes(run, compared, data),
+        "Curves": sections.curves(run, baseline),
+        "Pseudo labels": sections.pseudo_labels(run, data),
+        "Confusion": sections.confusion(run, data),
+        "Subclasses": sections.subclasses(config, data),
+        "Images": sections.images(run, compared, data, groups, config.ignore_index),
+        "Run": sections.facts(run, config, data) + sections.settings(config),
+    }
+    page = _page(config.experim_name, sections.headline(run, compared, data), bodies)
+    path = config.run_dir / REPORT
+    write_atomically(path, lambda file: file.write(page.encode()))
+    return path
+
+
+def _page(title: str, headline: str, bodies: dict[str, str]) -> str:
+    shown = {heading: body for heading, body in bodies.items() if body}
+    anchors = {heading: heading.lower().replace(" ", "-") for heading in shown}
+    links = "".join(f'<a href="#{anchors[heading]}">{heading}</a>' for heading in shown)
+    main = "".join(
+        f'<section id="{anchors[heading]}"><h2>{heading}</h2>{body}</section>\n' for heading, body in shown.items()
+    )
+    style = Path(__file__).with_name("page.css").read_text()
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<header>\n"
+        f"<h1>{escape(title)}</h1>\n{headline}\n<nav>{links}</nav>\n</header>\n<main>\n{main}</main>\n</body>\n</html>\n"
+    )

@@ -1,0 +1,1 @@
+"""What every training method shares: the loop and its parts."""

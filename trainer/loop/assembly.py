@@ -1,0 +1,75 @@
+"""What a configuration says about network, training step and optimiser, made into them."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from models import USRN, Baseline, build_network
+from models.batch_norm import synchronise_batch_norm
+from trainer.methods.baseline import BaselineStep
+from trainer.methods.usrn import USRNStep
+from trainer.subclasses.table import SubclassTable
+from utils.config import Config
+
+PRETRAINED = Path(__file__).parents[2] / "pretrained"
+BACKBONE_LR = 0.1
+
+
+def make_network(config: Config, n_classes: int, n_subclasses: int | None) -> Baseline | USRN:
+    """The network with random weights; ``n_subclasses`` is None for a baseline."""
+    model = config.model
+    return build_network(
+        config.name,
+        n_classes,
+        n_subclasses,
+        layers=model.layers,
+        out_dim=model.out_dim,
+        base_width=model.base_width,
+    )
+
+
+def load_imagenet(network: nn.Module, config: Config) -> None:
+    """Give the trunk its ImageNet weights, from ``pretrained/`` or fetched there."""
+    from models.imagenet import imagenet_weights, load_imagenet_weights  # torchvision takes seconds to import
+
+    load_imagenet_weights(network, imagenet_weights(config.model.layers, PRETRAINED))
+
+
+def make_step(config: Config, network: nn.Module, subclasses: SubclassTable | None) -> nn.Module:
+    """The training step of the configuration's method; a baseline has no subclasses."""
+    model = config.model
+    if subclasses is None:
+        return BaselineStep(network, supervised_w=model.supervised_w)
+    return USRNStep(
+        network,
+        subclasses.class_of_subclass,
+        pos_thresh_value=model.pos_thresh_value,
+        entropy_gate=model.entropy_gate,
+        downsample=model.downsample,
+        supervised_w=model.supervised_w,
+        loss_weight_subcls=model.loss_weight_subcls,
+        loss_weight_unsup=model.loss_weight_unsup,
+    )
+
+
+def make_optimizer(config: Config, network: Baseline | USRN) -> torch.optim.SGD:
+    """SGD over heads and backbone, each with its ``initial_lr`` (docs/method.md section 6)."""
+    args = config.optimizer.args
+    backbone_lr = args.lr * (BACKBONE_LR if config.diff_lrs else 1)
+    groups = [
+        {"params": list(network.head_parameters()), "initial_lr": args.lr},
+        {"params": list(network.backbone_parameters()), "initial_lr": backbone_lr},
+    ]
+    # Fused: it can leave a step out without making the host wait (trainer/loop/guard.py).
+    return torch.optim.SGD(groups, lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay, fused=True)
+
+
+def distribute(step: nn.Module, device: torch.device) -> nn.Module:
+    """The step as this process's part of all processes' one."""
+    if not torch.distributed.is_initialized():
+        return step
+    synchronised = synchronise_batch_norm(step, device)
+    ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(synchronised, device_ids=ids, broadcast_buffers=False)

@@ -1,0 +1,124 @@
+"""From the streams to what a training step takes: batches on the device, both views made."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from dataloaders.geometry import LABELLED_SCALES, UNLABELLED_SCALES, Geometry
+from dataloaders.photometry import apply_photometry, normalise, to_unit
+from dataloaders.sets.description import SegmentationData
+from dataloaders.streams import LABELLED, UNLABELLED, DrawSampler, LabelledStream, UnlabelledStream, training_loader
+from utils.config import Config, StreamConfig
+from utils.distributed import gather, rank, world_size
+from utils.logger import log
+
+
+class TrainingBatches:
+    """Batches of a whole run, iteration ``start`` to ``iterations``, by the names of a step's arguments.
+
+    Baseline: ``x``, ``y``. USRN, which gives ``subclass_dir``: ``s`` as well and, from iteration
+    ``unsupervised_from`` on, ``u_weak`` and ``u_strong``.
+
+    Attributes
+    ----------
+    ids
+        Image ids of the batch given last, of this process: "labelled" and, where it has them, "unlabelled".
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        data: SegmentationData,
+        device: torch.device,
+        *,
+        iterations: int,
+        start: int = 0,
+        unsupervised_from: int = 0,
+        subclass_dir: Path | None = None,
+        n_subclasses: int = 0,
+    ):
+        self.device = device
+        self.iterations, self.start, self.unsupervised_from = iterations, start, unsupervised_from
+        self.ids: dict[str, list[str]] = {}
+        self._seed = config.random_seed
+        self._skip_bad = config.data.on_bad_sample == "skip"
+        self._bad: Counter[str] = Counter()  # draws that were replaced, by what was wrong with the sample
+        self._logged: set[str] = set()
+        common = {
+            "seed": config.random_seed,
+            "skip_bad": self._skip_bad,
+            "cache_bytes": int(config.data.cache_gb * 1e9),
+        }
+        supervised, unsupervised = config.train_supervised, config.train_unsupervised
+        labelled = LabelledStream(
+            data.labelled,
+            Geometry.from_config(supervised, LABELLED_SCALES),
+            n_classes=len(data.classes),
+            ignore_index=config.ignore_index,
+            palette=data.palette,
+            jitter=supervised.jitter,
+            subclass_dir=subclass_dir,
+            n_subclasses=n_subclasses,
+            **common,
+        )
+        self.labelled = self._loader(labelled, supervised, LABELLED, start)
+        self.unlabelled = None
+        if subclass_dir is not None:
+            geometry = Geometry.from_config(unsupervised, UNLABELLED_SCALES)
+            unlabelled = UnlabelledStream(data.unlabelled, geometry, **common)
+            first = min(max(start, unsupervised_from), iterations)
+            self.unlabelled = self._loader(unlabelled, unsupervised, UNLABELLED, first)
+
+    def _loader(self, dataset: Dataset, stream: StreamConfig, number: int, start: int) -> DataLoader:
+        sampler = DrawSampler(
+            len(dataset), stream.batch_size, self.iterations, seed=self._seed, stream=number, start=start,
+            rank=rank(), world_size=world_size(),
+        )  # fmt: skip
+        return training_loader(dataset, sampler, stream.num_workers, pin_memory=self.device.type == "cuda")
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        unlabelled = iter(self.unlabelled) if self.unlabelled is not None else None
+        for iteration, labelled in enumerate(self.labelled, self.start):
+            batch, self.ids = self._supervised(labelled), {"labelled": labelled["id"]}
+            if unlabelled is not None and iteration >= self.unsupervised_from:
+                views = next(unlabelled)
+                batch |= self._two_views(views)
+                self.ids["unlabelled"] = views["id"]
+                self._count_bad(views["bad"])
+            self._count_bad(labelled["bad"])
+            yield batch
+
+    def log_bad(self, *, at_end: bool = False) -> None:
+        """Log the bad samples that were replaced, each once, and how many draws; every process must call it."""
+        if not self._skip_bad:
+            return
+        bad = sum(gather(self._bad), Counter())
+        new = bad.keys() - self._logged
+        self._logged |= new
+        for message in sorted(new):
+            log.warning(f"skipped: {message}")
+        if new or (at_end and bad):
+            log.warning(f"bad samples so far: {len(bad)}, drawn {bad.total()} times; others took their place")
+
+    def _count_bad(self, messages: list[str]) -> None:
+        self._bad.update(line for message in messages for line in message.splitlines())
+
+    def _supervised(self, batch: dict) -> dict[str, Tensor]:
+        images = to_unit(self._move(batch["image"]))
+        if "photometry" in batch:
+            images = apply_photometry(images, batch["photometry"])
+        out = {"x": normalise(images), "y": self._move(batch["target"])}
+        if "subclass" in batch:
+            out["s"] = self._move(batch["subclass"])
+        return out
+
+    def _two_views(self, batch: dict) -> dict[str, Tensor]:
+        images = to_unit(self._move(batch["image"]))
+        return {"u_weak": normalise(images), "u_strong": normalise(apply_photometry(images, batch["photometry"]))}
+
+    def _move(self, values: Tensor) -> Tensor:
+        return values.to(self.device, non_blocking=True)

@@ -1,0 +1,188 @@
+"""What a run leaves to look at: TensorBoard scalars and pictures, and ``history.jsonl``."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dataloaders.photometry import denormalise
+from dataloaders.sets.description import Sample, SegmentationData
+from trainer.subclasses.table import SubclassTable
+from utils.checkpoint import write_atomically
+from utils.config import Config, flat_settings
+from utils.distributed import is_main
+from utils.metrics import Scores
+from utils.schedule import Schedule
+
+PICTURES = 4
+PICTURE_ROUNDS = 20
+GAP = 4
+VALIDATION_PICTURE = "validation: image, target, prediction"
+UNLABELLED_PICTURE = "unlabelled: weak view, strong view, class label, parent of subclass, gate, pseudo label"
+SHARE_GROUPS = {
+    "label_shares": "class shares of labels",
+    "pseudo_label_shares": "class shares of pseudo labels",
+}
+# What a training step reports, as TensorBoard shows it: group/name.
+TAGS = {
+    "total": "loss/total",
+    "Ls": "loss/Ls (labelled, classes)",
+    "Ls_sub": "loss/Ls_sub (labelled, subclasses)",
+    "Lu_reg": "loss/Lu_reg (unlabelled, classes)",
+    "Lu_sub": "loss/Lu_sub (unlabelled, subclasses)",
+    "confident": "pseudo labels/used, classes",
+    "confident_sub": "pseudo labels/used, subclasses",
+    "gate_open": "pseudo labels/left alone by the gate",
+}
+
+
+class Board:
+    """Writes a run's curves and pictures; does nothing on other ranks than the first.
+
+    What an interrupted run had written after the place at which it goes on (``iteration``, and the epochs that are
+    done with their validations) is dropped.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        data: SegmentationData,
+        iteration: int,
+        epochs_done: int,
+        subclasses: SubclassTable | None = None,
+    ):
+        self.classes, self.palette, self.subclasses = data.classes, data.palette, subclasses
+        self.settings = flat_settings(config)
+        self.history = config.run_dir / "history.jsonl"
+        self.writer = None
+        # Spread over the list: neighbours are often frames of one film.
+        images = data.validation
+        self.shown = {images[number * len(images) // PICTURES].id for number in range(PICTURES)}
+        self._pictures: list[tuple[str, Tensor]] = []  # tag, uint8 (3, H, W)
+        if not is_main():
+            return
+        self._truncate_history(iteration, epochs_done)
+        if config.trainer.tensorboardX:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import: only where it writes
+
+            folder = Path(config.trainer.log_dir) / config.experim_name / "tensorboard"
+            self.writer = SummaryWriter(str(folder), purge_step=iteration + 1)
+
+    def _truncate_history(self, iteration: int, epochs_done: int) -> None:
+        lines = self.history.read_text().splitlines(keepends=True) if self.history.is_file() else []
+        whole = [line for line in lines if line.endswith("\n")]  # the last one may have been cut off
+        entries = [(line, json.loads(line)) for line in whole]
+        kept = [
+            line for line, entry in entries if entry["iteration"] <= iteration and entry.get("epoch", 0) <= epochs_done
+        ]
+        write_atomically(self.history, lambda file: file.write("".join(kept).encode()))
+
+    def losses(self, iteration: int, values: dict[str, float], rates: list[float]) -> None:
+        """Scalars of an iteration, by the names of the training step, and the learning rates."""
+        if not is_main():
+            return
+        rates = dict(zip(("heads", "backbone"), rates, strict=True))
+        self._write_history({"iteration": iteration, **values, "lr": rates})
+        if self.writer is None:
+            return
+        for name, value in values.items():
+            self.writer.add_scalar(TAGS.get(name, f"loss/{name}"), value, iteration)
+        for name, value in rates.items():
+            self.writer.add_scalar(f"learning rate/{name}", value, iteration)
+
+    def validation(
+        self,
+        iteration: int,
+        epoch: int,
+        result: Scores,
+        train: Scores,
+        label_shares: list[float] | None,
+        pseudo_label_shares: list[float] | None,
+    ) -> None:
+        """Scores of a validation; shares of every class among labels and used pseudo labels since the last one."""
+        if not is_main():
+            return
+        entry = {"iteration": iteration, "epoch": epoch + 1, "val_mean_iou": result.mean_iou}
+        entry |= {"train_mean_iou": train.mean_iou, "val_iou": result.iou.nan_to_num(-1).tolist()}
+        shares = {"label_shares": label_shares, "pseudo_label_shares": pseudo_label_shares}
+        shares = {name: values for name, values in shares.items() if values is not None}
+        self._write_history(entry | shares)
+        if self.writer is None:
+            return
+        self.writer.add_scalar("mIoU/val", result.mean_iou, iteration)
+        self.writer.add_scalar("mIoU/train", train.mean_iou, iteration)
+        self._by_class("val IoU of classes", result.iou.tolist(), iteration)
+        for name, values in shares.items():
+            self._by_class(SHARE_GROUPS[name], values, iteration)
+        for tag, picture in self._pictures:
+            self.writer.add_image(tag, picture, iteration)
+        self._pictures.clear()
+        self.writer.flush()
+
+    def _by_class(self, group: str, values: list[float], iteration: int) -> None:
+        for name, value in zip(self.classes, values, strict=True):
+            if value == value:
+                self.writer.add_scalar(f"{group}/{name}", value, iteration)
+
+    def pictures_due(self, config: Config, schedule: Schedule, epoch: int) -> bool:
+        """Pictures come with about ``PICTURE_ROUNDS`` of a run's validations, the last one among them."""
+        rounds = -(-schedule.epochs // config.trainer.val_per_epochs)
+        number = epoch // config.trainer.val_per_epochs
+        every = max(1, rounds // PICTURE_ROUNDS)
+        return self.writer is not None and (number % every == 0 or epoch + 1 == schedule.epochs)
+
+    def keep_picture(self, sample: Sample, image: Tensor, target: Tensor, prediction: Tensor) -> None:
+        """Image, target and prediction side by side, for those that are shown."""
+        if sample.id in self.shown:
+            picture = _side_by_side([image.cpu(), self._colours(target), self._colours(prediction)])
+            self._pictures.append((f"{VALIDATION_PICTURE}/{sample.id}", picture))
+
+    def keep_unlabelled(self, batch: dict[str, Tensor], out: dict[str, Tensor]) -> None:
+        """What became of the unlabelled images: the first of a batch, and what ``USRNStep`` returned for it."""
+        if "pseudo_label" not in out:
+            return
+        views = [denormalise(batch[name][:PICTURES]).cpu() for name in ("u_weak", "u_strong")]
+        class_label = out["p_cls"][:PICTURES].argmax(1)
+        parent = self.subclasses.class_of_subclass[out["pseudo_sub"][:PICTURES].cpu()]
+        size = views[0].shape[2:]
+        for number, (weak, strong) in enumerate(zip(*views, strict=True)):
+            masks = [self._colours(mask[number]) for mask in (class_label, parent)]
+            masks.append(out["left_alone"][number].cpu().byte().mul(255).expand(3, -1, -1))
+            masks.append(self._colours(out["pseudo_label"][number]))
+            enlarged = F.interpolate(torch.stack(masks), size=size)  # nearest neighbour
+            self._pictures.append((f"{UNLABELLED_PICTURE}/{number}", _side_by_side([weak, strong, *enlarged])))
+
+    def flush(self) -> None:
+        """Bring to disk what the checkpoint that is about to be written will take for granted."""
+        if self.history.is_file() and is_main():
+            with open(self.history, "a") as file:
+                os.fsync(file.fileno())
+        if self.writer is not None:
+            self.writer.flush()
+
+    def close(self, best: float) -> None:
+        """End the run with its settings and best mean IoU in TensorBoard's table of hyperparameters."""
+        if self.writer is not None:
+            plain = {
+                key: value if isinstance(value, bool | int | float | str) else json.dumps(value)
+                for key, value in self.settings.items()
+            }
+            self.writer.add_hparams(plain, {"mIoU/best val": best}, run_name=".")
+            self.writer.close()
+
+    def _write_history(self, entry: dict) -> None:
+        with open(self.history, "a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def _colours(self, mask: Tensor) -> Tensor:
+        """A mask (H, W) in the data set's colours, uint8 (3, H, W)."""
+        return torch.from_numpy(self.palette[np.asarray(mask.cpu().to(torch.uint8))]).permute(2, 0, 1)
+
+
+def _side_by_side(pictures: list[Tensor]) -> Tensor:
+    """Pictures (3, H, W) of one height with gray between them."""
+    return torch.cat([F.pad(picture, (0, GAP), value=128) for picture in pictures], dim=2)[..., :-GAP]

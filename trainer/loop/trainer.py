@@ -1,0 +1,307 @@
+"""The loop that every training method shares: iterations, validation, best model, early stop, going on."""
+
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from dataloaders.reading import IGNORE
+from dataloaders.sets.description import SegmentationData
+from models.execution import autocast, choose_precision, compile_forward
+from trainer.evaluation.evaluate import evaluate, percent, whole_image_loader
+from trainer.loop.assembly import distribute, load_imagenet, make_network, make_optimizer, make_step
+from trainer.loop.batches import TrainingBatches
+from trainer.loop.board import Board
+from trainer.loop.guard import StepGuard
+from trainer.loop.resume import NEWEST, PREVIOUS, Origin, differences, identity
+from trainer.subclasses.table import read_subclass_table
+from utils.checkpoint import load_weights, save_checkpoint, sweep
+from utils.config import BASELINE, Config
+from utils.distributed import all_sum, any_process, barrier, is_main, rank
+from utils.errors import UsageError
+from utils.logger import log, progress
+from utils.metrics import ClassCounts, ConfusionMatrix, scores
+from utils.schedule import Schedule, poly_factor
+from utils.stop import Stopped, StopRequest
+
+
+class Trainer:
+    """One training run.
+
+    Parameters
+    ----------
+    config, data
+        What to train, and on what.
+    device
+        This process's device.
+    origin
+        A checkpoint. One of ours goes on where it was, unless it is the end of another run; of any other, the
+        weights start a new run.
+    """
+
+    def __init__(self, config: Config, data: SegmentationData, device: torch.device, origin: Origin | None = None):
+        self.config, self.data, self.device = config, data, device
+        self.schedule = Schedule.from_config(config)
+        self.n_classes = len(data.classes)
+        self.iteration, self.epochs_done, self.finished = 0, 0, False
+        self.best, self.not_improved = -1.0, 0
+        # Since the last log line and in this epoch; they stay on the device. Sums in float64, so that a run that
+        # goes on, on any number of processes, adds up to the same.
+        self.running: dict[str, Tensor] = {}
+        self.confusion = ConfusionMatrix(self.n_classes, device)
+        self._count_labels_anew()
+
+        subclasses = None if config.name == BASELINE else read_subclass_table(config, data)
+        torch.manual_seed(config.random_seed)
+        self.network = make_network(config, self.n_classes, subclasses.n_subclasses if subclasses else None)
+        if config.pretrained and origin is None:
+            load_imagenet(self.network, config)
+        step = make_step(config, self.network, subclasses).to(device)
+        if device.type == "cuda":
+            step = step.to(memory_format=torch.channels_last)
+        precision = choose_precision(config.trainer.precision, device)
+        self.autocast = autocast(precision, device)
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**10, enabled=precision == "fp16")
+        self.optimizer = make_optimizer(config, self.network)
+        self.guard = StepGuard(self.network, self.optimizer, config.trainer.max_bad_steps)
+        if origin is not None:
+            self._resume(origin)
+        if config.trainer.compile:
+            compile_forward(step)
+        self.step = distribute(step, device)
+
+        self.batches = TrainingBatches(
+            config,
+            data,
+            device,
+            iterations=self.schedule.iterations,
+            start=self.iteration,
+            unsupervised_from=config.model.epoch_start_unsup * self.schedule.iterations_per_epoch,
+            subclass_dir=config.subclass_dir if subclasses else None,
+            n_subclasses=subclasses.n_subclasses if subclasses else 0,
+        )
+        self.validation = whole_image_loader(config, data, data.validation, device)
+        self.board = Board(config, data, self.iteration, self.epochs_done, subclasses)
+        self.stop = StopRequest()
+
+    def train(self) -> float:
+        """Run to the end of the schedule, or until it stops getting better; the best mean IoU.
+
+        Raises
+        ------
+        Stopped
+            On a request to stop; ``checkpoint.pth`` is where the run goes on.
+        """
+        schedule, settings = self.schedule, self.config.trainer
+        self._describe()
+        if is_main():
+            sweep(self.config.run_dir)
+            if self.iteration == 0:  # what is there is of an earlier run: nothing may go on from it
+                for name in (NEWEST, PREVIOUS):
+                    (self.config.run_dir / name).unlink(missing_ok=True)
+        self._saved_at = time.monotonic()
+        batches = iter(self.batches)
+        bar = progress(total=schedule.iterations, initial=self.iteration, desc=self.config.experim_name, unit="it")
+        with bar, self.stop:
+            while self.epochs_done < schedule.epochs and not self.finished:
+                epoch = self.epochs_done
+                last = epoch + 1 == schedule.epochs
+                validate = settings.val and (last or (epoch + 1) % settings.val_per_epochs == 0)
+                pictures = validate and self.board.pictures_due(self.config, schedule, epoch)
+                self._train_epoch(epoch, batches, bar, pictures)
+                if validate:
+                    self._validate(epoch, pictures)
+                else:
+                    self.labels.counts += self.confusion.counts.sum(1)
+                    if last:
+                        self._save_model("best_model.pth")
+                early = self.not_improved >= schedule.early_stop
+                self.epochs_done, self.finished = epoch + 1, last or early
+                self.confusion = ConfusionMatrix(self.n_classes, self.device)
+                if self.finished or self.epochs_done % settings.save_period == 0:
+                    self._save()
+                if early:
+                    log.info(f"no better model in {self.not_improved} validations: early stop")
+        self.board.close(self.best)
+        self.batches.log_bad(at_end=True)
+        barrier()
+        return self.best
+
+    def _train_epoch(self, epoch: int, batches: Iterator[dict[str, Tensor]], bar: tqdm, pictures: bool) -> None:
+        """The iterations of an epoch that are still to do."""
+        self.step.train()
+        batch = out = {}
+        while self.iteration < (epoch + 1) * self.schedule.iterations_per_epoch:
+            batch = next(batches)
+            out = self._iterate(batch)
+            self.iteration += 1
+            bar.update()
+            if self.iteration % self.config.trainer.log_per_iter == 0:
+                self._log_scalars(bar)
+            stop, save = any_process([self.stop.asked, self._save_is_due()])
+            if stop or save:
+                self._save()
+            if stop:
+                raise Stopped
+        if pictures:
+            self.board.keep_unlabelled(batch, out)
+        self._report_bad_steps()
+        self.batches.log_bad()
+
+    def _count_labels_anew(self) -> None:
+        """Start the counts of labels and used pseudo labels since the last validation; labels come with each epoch."""
+        self.labels, self.pseudo_labels = (ClassCounts(self.n_classes, self.device) for _ in range(2))
+
+    def _iterate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """One step of the optimiser; what the training step reports."""
+        factor = poly_factor(self.iteration, self.schedule.iterations)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        # Dropout follows from seed, rank and iteration, so that a run can go on from any iteration.
+        torch.manual_seed((self.config.random_seed * 1_000_003 + self.iteration) * 1_009 + rank())
+        self.guard.before_forward()
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.autocast:
+            out = self.step(**batch)
+        self.scaler.scale(out["total"]).backward()
+        self.scaler.unscale_(self.optimizer)
+        good = self.guard.step(out["total"], self.iteration, self.batches.ids)
+        self.scaler.update()
+        out = {name: value.detach() for name, value in out.items()}
+        self.confusion.update(out["prediction"], torch.where(good, batch["y"], IGNORE))
+        if "pseudo_label" in out:
+            self.pseudo_labels.update(torch.where(good, out["pseudo_label"], IGNORE))
+        for name, value in out.items():
+            if value.ndim > 0:
+                continue
+            pair = torch.stack([torch.where(good, value, 0).double(), good.double()])
+            self.running[name] = self.running[name] + pair if name in self.running else pair
+        return out
+
+    def _log_scalars(self, bar: tqdm) -> None:
+        self._report_bad_steps()
+        names = sorted(self.running)  # the same order in every process, also after going on
+        sums = all_sum(torch.stack([self.running[name] for name in names])).tolist()
+        values = {name: total / count for name, (total, count) in zip(names, sums, strict=True) if count}
+        self.running.clear()
+        self.board.losses(self.iteration, values, [group["lr"] for group in self.optimizer.param_groups])
+        if "total" in values:
+            bar.set_postfix({"loss": f"{values['total']:.3f}", "best mIoU": percent(max(self.best, 0))}, refresh=False)
+
+    def _report_bad_steps(self) -> None:
+        try:
+            self.guard.report()
+        except UsageError:
+            self._save()
+            raise
+
+    def _save_is_due(self) -> bool:
+        minutes = self.config.trainer.save_minutes
+        return is_main() and minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
+
+    def _validate(self, epoch: int, pictures: bool) -> None:
+        started = time.monotonic()
+        result = evaluate(
+            self.network,
+            self.validation,
+            self.n_classes,
+            self.device,
+            autocast=self.autocast,
+            on_image=self.board.keep_picture if pictures else None,
+            stop=self.stop,
+        )
+        if any_process([self.stop.asked])[0]:
+            self._save()  # of before: a validation that was broken off is done again
+            raise Stopped
+        self.labels.counts += self.confusion.counts.sum(1)
+        train_scores = scores(all_sum(self.confusion.counts))
+        better = result.mean_iou > self.best
+        change = f"{100 * (result.mean_iou - self.best):+.2f} against the best" if self.best >= 0 else "the first"
+        log.info(
+            f"epoch {epoch + 1}/{self.schedule.epochs}, iteration {self.iteration}: val mIoU "
+            f"{percent(result.mean_iou)} ({change}), train mIoU {percent(train_scores.mean_iou)}, "
+            f"{time.monotonic() - started:.1f} s",
+            extra={"good": better},
+        )
+        self.not_improved = 0 if better else self.not_improved + 1
+        if better:
+            self.best = result.mean_iou
+            self._save_model("best_model.pth")
+        for counted in (self.labels, self.pseudo_labels):
+            all_sum(counted.counts)
+        shares = self.labels.shares(), self.pseudo_labels.shares()
+        self.board.validation(self.iteration, epoch, result, train_scores, *shares)
+        self._count_labels_anew()
+
+    def _save_model(self, name: str) -> None:
+        """Write the network alone, which is what evaluation and prediction need."""
+        if is_main():
+            self._write(name, self.epochs_done + 1)
+
+    def _save(self) -> None:
+        """Write the checkpoint from which the run goes on exactly; the one before it is kept.
+
+        No random state is in it: what is random follows from seed, iteration and rank.
+        """
+        self._saved_at = time.monotonic()
+        counts = {"confusion": self.confusion, "labels": self.labels, "pseudo_labels": self.pseudo_labels}
+        counts = {name: all_sum(counted.counts.clone()).cpu() for name, counted in counts.items()}
+        running = {name: all_sum(self.running[name].clone()).cpu() for name in sorted(self.running)}
+        self.board.flush()
+        if not is_main():
+            return
+        resume = {
+            "iteration": self.iteration,
+            "epochs_done": self.epochs_done,
+            "finished": self.finished,
+            "not_improved": self.not_improved,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            **counts,
+            "running": running,
+            **identity(self.config),
+        }
+        self._write(NEWEST, self.epochs_done, resume=resume, keep=self.config.run_dir / PREVIOUS)
+
+    def _write(self, name: str, epoch: int, **more) -> None:
+        save_checkpoint(
+            self.config.run_dir / name,
+            self.network,
+            epoch=epoch,
+            best=self.best,
+            classes=self.data.classes,
+            colours=self.data.palette[: self.n_classes],
+            **more,
+        )
+
+    def _resume(self, origin: Origin) -> None:
+        path, checkpoint = origin
+        load_weights(self.network, checkpoint["state_dict"], path)
+        state = origin.state
+        if state is None or (state["finished"] and differences(state, self.config)):
+            log.info(f"{path}: starting a new run from these weights")
+            return
+        if state["iteration"] > self.schedule.iterations:
+            raise UsageError(f"{path}: is at iteration {state['iteration']}, beyond the {self.schedule.iterations} of "
+                             "this configuration.")  # fmt: skip
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        for name in ("iteration", "epochs_done", "finished", "not_improved"):
+            setattr(self, name, state[name])
+        self.best = float(checkpoint["monitor_best"])
+        if is_main():  # they are sums over all processes
+            for name in ("confusion", "labels", "pseudo_labels"):
+                getattr(self, name).counts += state[name].to(self.device)
+            self.running = {name: value.to(self.device) for name, value in state["running"].items()}
+        log.info(f"{path}: {'is finished' if self.finished else f'going on at iteration {self.iteration}'}")
+
+    def _describe(self) -> None:
+        schedule, parameters = self.schedule, sum(p.numel() for p in self.network.parameters())
+        log.info(
+            f"{self.config.experim_name}: {len(self.data.labelled)} labelled, {len(self.data.unlabelled)} unlabelled, "
+            f"{len(self.data.validation)} validation images; {parameters / 1e6:.1f} M parameters; {schedule.epochs} "
+            f"epochs of {schedule.iterations_per_epoch} iterations on {self.device.type}"
+        )

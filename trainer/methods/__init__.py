@@ -1,0 +1,1 @@
+"""The training methods, one step a file. They import no other room of ``trainer``."""

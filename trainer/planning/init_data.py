@@ -1,0 +1,165 @@
+"""A user's own images: data set, configurations and what a run on them will be (docs/own_data.md)."""
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dataloaders import open_data
+from dataloaders.own.make import OwnData, make_own_data
+from dataloaders.own.masks import rgb
+from dataloaders.own.pairs import some
+from dataloaders.sets.described import DESCRIPTION
+from trainer.planning.plan import plan_run
+from trainer.planning.proposal import MACHINES, propose_settings
+from utils.config import BASELINE, USRN
+from utils.config_file import load_config
+from utils.errors import UsageError
+from utils.logger import log, start_log
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line says.
+
+    Attributes
+    ----------
+    images, masks
+        The user's folders.
+    name
+        Of the data set and its two runs.
+    classes, ignore, labelled
+        As ``make_own_data`` takes them.
+    force
+        Replace what an earlier call with this name wrote.
+    """
+
+    images: Path
+    masks: Path
+    name: str
+    classes: Path | None = None
+    ignore: list[int] | None = None
+    labelled: int | None = None
+    force: bool = False
+
+
+def init_data(request: Request, machine: str, device: torch.device) -> None:
+    """Write ``dataset/<name>`` and its configurations, below the working folder, and say what came out.
+
+    The settings are for the ``machine``, "cuda" or "cpu"; ``device`` is what there is here to try them on.
+    """
+    start_log(None)
+    root = Path("dataset") / request.name
+    shared = Path("configs/base") / f"{request.name}.json"
+    runs = {kind: Path("configs") / f"{request.name}_{kind.lower()}.json" for kind in (BASELINE, USRN)}
+    _check_free(request, root, [shared, *runs.values()])
+    try:
+        own = make_own_data(
+            root,
+            request.images,
+            request.masks,
+            class_file=request.classes,
+            ignore=request.ignore,
+            n_labelled=request.labelled,
+        )
+        n_labelled, n_unlabelled = len(own.description.labelled), len(own.description.unlabelled)
+        settings = propose_settings(own.sizes, n_labelled, n_unlabelled, MACHINES[machine])
+        place = {"dataset": "custom", "data_dir": root.as_posix()}
+        _write_config(shared, {"$schema": "../schema.json", **place, **settings})
+        for kind, path in runs.items():
+            keys = {"base": f"base/{shared.name}", "name": kind, "experim_name": path.stem}
+            _write_config(path, {"$schema": "./schema.json", **keys})
+    except OSError as error:  # no permission, disk full
+        raise UsageError(f"{error.filename or root}: {error.strerror or error}.") from None
+    _report(request, own)
+    log.info(f"\nwritten: {root}/, {shared}, {', '.join(map(str, runs.values()))}")
+    without = "with" if machine == "cuda" else "without"
+    log.info(f"settings for a machine {without} a GPU; --device cuda or --device cpu asks for the one or the other\n")
+    config = load_config(runs[USRN])
+    plan_run(config, open_data(config), device, timed=machine == device.type)
+    earlier = [path for path in (Path("saved") / run.stem for run in runs.values()) if path.exists()]
+    if earlier:
+        log.warning(
+            f"{some(earlier)}: of an earlier data set of this name; sh main.sh {request.name} --force replaces it"
+        )
+    log.info(f"\nnext: sh main.sh {request.name}")
+
+
+def _check_free(request: Request, root: Path, configs: list[Path]) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", request.name, re.ASCII):
+        raise UsageError(f"--name {request.name!r}: use letters, digits, - and _ only; runs and files are named by it.")
+    ours = (root / DESCRIPTION).is_file()
+    there = [path for path in [*configs, root] if path.exists()]
+    if there and not ours:
+        raise UsageError(f"--name {request.name}: {some(there)} is there, and not from --init_data. Take another name.")
+    if there and not request.force:
+        raise UsageError(
+            f"--name {request.name}: {some(there)}: there already, perhaps with changes of yours. Take another name, "
+            "or replace them with --force."
+        )
+
+
+def _write_config(path: Path, keys: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = (f"    {json.dumps(key)}: {json.dumps(value)}" for key, value in keys.items())
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def _report(request: Request, own: OwnData) -> None:
+    split, pairs = own.split, own.pairs
+    log.info(f"{request.images}: {len(pairs.images)} images; {_sizes(own.sizes)}; modes {_tally(own.modes)}")
+    read_by = "colour" if own.by_colour else "value"
+    log.info(f"{request.masks}: masks of {len(pairs.masks)} images; modes {_tally(own.mask_modes)}; read by {read_by}")
+    if pairs.strays:
+        names = [path.name for path in pairs.strays]
+        log.warning(f"{len(names)} masks have no image and are left out: {some(names)}")
+    for note in own.classes.notes:
+        log.info(f"assumed: {note}")
+    log.info(
+        f"split: {len(split.labelled)} labelled, {len(split.validation)} validation, "
+        f"{len(own.description.unlabelled)} unlabelled images"
+        + (f", of which {len(split.spare)} have masks that are left out (--labelled)" if split.spare else "")
+        + ("; validation is the folder of that name" if split.by_folder else "")
+    )
+
+    labelled = _sum(own, split.labelled)
+    in_labelled, in_validation = _images_with(own, split.labelled), _images_with(own, split.validation)
+    width = max(map(len, own.classes.names))
+    heading = "colour" if own.by_colour else "value"
+    log.info(f"\nclass  {'name':{width}}  {heading:>11}  labelled pixels  labelled images  validation images")
+    for index, (name, value) in enumerate(zip(own.classes.names, own.classes.values, strict=True)):
+        shown = " ".join(map(str, rgb(value))) if own.by_colour else value
+        share = 100 * labelled[index] / max(1, labelled.total())
+        images = f"{in_labelled[index]:15}  {in_validation[index]:17}"
+        log.info(f"{index:5}  {name:{width}}  {shown:>11}  {share:13.2f} %  {images}")
+    for what, counts in (("labelled", in_labelled), ("validation", in_validation)):
+        missing = [name for index, name in enumerate(own.classes.names) if not counts[index]]
+        if missing:
+            log.warning(f"no {what} image has the class {some(missing)}")
+
+
+def _sum(own: OwnData, ids: list[str]) -> Counter:
+    total: Counter = Counter()
+    for id_ in ids:
+        total.update(own.pixels[id_])
+    return total
+
+
+def _images_with(own: OwnData, ids: list[str]) -> Counter:
+    return Counter(index for id_ in ids for index in own.pixels[id_])
+
+
+def _sizes(sizes: list[tuple[int, int]]) -> str:
+    different = Counter(sizes)
+    if len(different) == 1:
+        return f"all {sizes[0][1]} x {sizes[0][0]}"
+    heights, widths = zip(*sizes, strict=True)
+    return f"{len(different)} sizes, {min(widths)} to {max(widths)} wide and {min(heights)} to {max(heights)} high"
+
+
+def _tally(values: list[str]) -> str:
+    return ", ".join(f"{value} {count}" for value, count in Counter(values).most_common())

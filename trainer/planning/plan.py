@@ -1,0 +1,257 @@
+"""What a run will do, before it does it: counts, schedule, subclasses, parameters, memory, time."""
+
+import json
+import tempfile
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dataloaders.reading import IGNORE, read_mask
+from dataloaders.sets.description import SegmentationData
+from trainer.evaluation.evaluate import evaluate, whole_image_loader
+from trainer.loop.assembly import make_network
+from trainer.loop.trainer import Trainer
+from trainer.subclasses.counts import fillable_counts, subclass_counts
+from trainer.subclasses.samples import samples_per_class
+from trainer.subclasses.table import TABLE, SubclassTable, read_subclass_table
+from utils.config import BASELINE, USRN, Config
+from utils.errors import UsageError
+from utils.logger import log
+from utils.schedule import Schedule
+
+REHEARSED_IMAGES = 32  # labelled images that the timed iterations draw from
+TIMED_ITERATIONS, TIMED_SECONDS = 20, 10.0
+VALIDATED_IMAGES = 4
+SMALL_BATCH, SMALL_CROP = 2, 64  # of the step whose activations are counted
+
+
+def plan_run(config: Config, data: SegmentationData, device: torch.device, *, timed: bool = True) -> None:
+    """Print the plan of a run; without ``timed``, no time. Nothing is written but to a temporary folder."""
+    schedule = Schedule.from_config(config)
+    log.info(f"plan of {config.experim_name} ({config.name}) on {device.type}")
+    _line(
+        "data",
+        f"{len(data.labelled)} labelled, {len(data.unlabelled)} unlabelled, {len(data.validation)} validation images; "
+        f"{len(data.classes)} classes",
+    )
+    validations = schedule.epochs // config.trainer.val_per_epochs
+    validations += schedule.epochs % config.trainer.val_per_epochs > 0  # the last epoch is always validated
+    validations *= config.trainer.val
+    unsupervised_from = min(config.model.epoch_start_unsup, schedule.epochs) if config.name == USRN else schedule.epochs
+    batch, unlabelled_batch = config.train_supervised.batch_size, config.train_unsupervised.batch_size
+    stop = f"; early stop after {schedule.early_stop:,} without a better one" * (schedule.early_stop < validations)
+    _line(
+        "schedule",
+        f"{schedule.iterations:,} iterations: {schedule.epochs:,} epochs of {schedule.iterations_per_epoch}, "
+        f"{validations:,} validations{stop}",
+    )
+    streams = f"{batch} labelled" + (f" + {unlabelled_batch} unlabelled" if config.name == USRN else "")
+    _line("batch", f"{streams} crops of {config.train_supervised.crop_size} pixels" + _start(config, unsupervised_from))
+
+    table = _subclasses(config, data)
+    several = [f"{name} {count}" for name, count in zip(table.classes, table.counts, strict=True) if count > 1]
+    one = [f"1 for each of the other {table.counts.count(1)} classes"] if 1 in table.counts else []
+    _line("subclasses", f"{table.n_subclasses} ({table.source}): {', '.join(several + one)}")
+    parameters = {name: _parameters(config, data, table, name) for name in (BASELINE, USRN)}
+    _line("parameters", ", ".join(f"{name} {count / 1e6:.1f} M" for name, count in parameters.items()))
+
+    with tempfile.TemporaryDirectory() as folder:
+        rehearsal = _Rehearsal(config, data, table, device, Path(folder))
+        if device.type == "cpu":
+            needed = _estimate_memory(rehearsal, parameters[config.name])
+            available = _available_memory()
+            if available is not None and needed > available:
+                _line("time", f"not measured: the machine has {_size(available)} of free memory")
+                return
+        if not timed:
+            return
+        try:
+            _estimate_time(rehearsal, schedule, unsupervised_from, validations)
+        except torch.cuda.OutOfMemoryError:
+            raise UsageError(
+                f"{config.experim_name}: does not fit into the memory of {torch.cuda.get_device_name(device)}. Make "
+                "train_supervised.batch_size, train_unsupervised.batch_size or the crop_size of both smaller."
+            ) from None
+    if device.type == "cuda":
+        _line("memory", f"{_size(torch.cuda.max_memory_allocated(device))} at most, measured in these iterations")
+    if config.n_gpu > 1:
+        _line(
+            "devices", f"n_gpu is {config.n_gpu}: as many devices share batch and time; this is one device's with all"
+        )
+
+
+def _start(config: Config, unsupervised_from: int) -> str:
+    if config.name == BASELINE or not unsupervised_from:
+        return ""
+    return f"; the unlabelled ones from epoch {unsupervised_from + 1:,} on"
+
+
+def _subclasses(config: Config, data: SegmentationData) -> SubclassTable:
+    """The subclasses of stage 3 where it is done, else those that it will make."""
+    if (config.subclass_dir / TABLE).is_file():
+        return replace(read_subclass_table(config, data), source="made by stage 3")
+    samples = samples_per_class(data, config.ignore_index)
+    counts = fillable_counts(subclass_counts(config, samples), samples)
+    source = "by the labelled pixels at stride 8"
+    return SubclassTable(list(data.classes), counts, [], [], config.clustering_algorithm, config.random_seed, source)
+
+
+def _parameters(config: Config, data: SegmentationData, table: SubclassTable, name: str) -> int:
+    network = make_network(config.model_copy(update={"name": name}), len(data.classes), table.n_subclasses)
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+class _Rehearsal:
+    """The real trainer on the real data, in a temporary folder: random weights, and class masks for subclass maps."""
+
+    def __init__(
+        self, config: Config, data: SegmentationData, table: SubclassTable, device: torch.device, folder: Path
+    ):
+        few = data.labelled[:REHEARSED_IMAGES]
+        self.config, self.device, self.folder = config, device, folder
+        self.data = replace(data, labelled=few)
+        self.share = len(few) / len(data.labelled)  # of the memory for decoded images as well
+        if config.name == USRN:
+            self._write_maps(table)
+
+    def _write_maps(self, table: SubclassTable) -> None:
+        """Subclass maps in which every class is its first subclass."""
+        first = np.cumsum([0, *table.counts[:-1]])
+        kind = np.uint8 if table.n_subclasses <= 255 else np.uint16
+        for sample in self.data.labelled:
+            classes = read_mask(sample.label, len(table.classes), self.config.ignore_index, self.data.palette)
+            values = np.where(classes == IGNORE, np.iinfo(kind).max, first[classes]).astype(kind)
+            Image.fromarray(values).save(self.folder / sample.label.name, "PNG")
+        (self.folder / TABLE).write_text(json.dumps(asdict(table)))
+
+    def trainer(self, *, unsupervised: bool, batch: int | None = None, crop: int | None = None) -> Trainer:
+        """A trainer with or without the unsupervised losses; ``batch`` and ``crop`` make it smaller."""
+        config = self.config
+        smaller = {"batch_size": batch, "crop_size": crop, "num_workers": 0} if batch and crop else {}
+        start = 0 if unsupervised else Schedule.from_config(config).epochs
+        here = {"save_dir": str(self.folder), "log_dir": str(self.folder), "tensorboardX": False}
+        changes = {
+            "pretrained": False,
+            "label_subcls": str(self.folder),
+            "model": config.model.model_copy(update={"epoch_start_unsup": start}),
+            "train_supervised": config.train_supervised.model_copy(update=smaller),
+            "train_unsupervised": config.train_unsupervised.model_copy(update=smaller),
+            "data": config.data.model_copy(update={"cache_gb": config.data.cache_gb * self.share}),
+            "trainer": config.trainer.model_copy(update=here),
+        }
+        return Trainer(config.model_copy(update=changes), self.data, self.device)
+
+
+def _estimate_memory(rehearsal: _Rehearsal, n_parameters: int) -> float:
+    """Bytes that training needs: weights, gradients, momentum, and the activations that a small step keeps, scaled."""
+    config = rehearsal.config
+    streams = [config.train_supervised] + ([config.train_unsupervised] if config.name == USRN else [])
+    batch = min(SMALL_BATCH, *(stream.batch_size for stream in streams))
+    crop = min(SMALL_CROP, *(stream.crop_size for stream in streams))
+    trainer = rehearsal.trainer(unsupervised=True, batch=batch, crop=crop)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in trainer.step.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(values: torch.Tensor) -> torch.Tensor:
+        storage = values.untyped_storage()
+        if storage.data_ptr() not in weights:  # those do not grow with the batch
+            kept[storage.data_ptr()] = storage.nbytes()
+        return values
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda values: values):
+        trainer.step(**next(iter(trainer.loop.batches)))
+    pixels = sum(stream.batch_size * stream.crop_size**2 for stream in streams)
+    activations = sum(kept.values()) * pixels / (len(streams) * batch * crop**2)
+    fixed = 3 * 4 * n_parameters
+    _line(
+        "memory",
+        f"about {_size(fixed + activations)}, estimated: {_size(fixed)} for weights, gradients and momentum, "
+        f"{_size(activations)} kept for the backward pass (measured with {batch} crops of {crop} pixels, scaled); "
+        "the program itself takes about 0.8 GB more, and decoded images up to "
+        f"{_size(len(streams) * config.data.cache_gb * 1e9)} (data.cache_gb)",
+    )
+    return fixed + activations
+
+
+def _available_memory() -> float | None:
+    """Free memory of the machine in bytes, where it can be known."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    values = dict(line.split(":", 1) for line in lines)
+    return float(values["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in values else None
+
+
+def _estimate_time(rehearsal: _Rehearsal, schedule: Schedule, unsupervised_from: int, validations: int) -> None:
+    supervised = unsupervised_from * schedule.iterations_per_epoch
+    both = schedule.iterations - supervised
+    parts, total = [], 0.0
+    for count, unsupervised in ((supervised, False), (both, True)):
+        if count:
+            trainer = rehearsal.trainer(unsupervised=unsupervised)
+            seconds, timed = _seconds_per_iteration(trainer)
+            total += count * seconds
+            what = (
+                ""
+                if rehearsal.config.name == BASELINE or not supervised or not both
+                else (" with unlabelled images" if unsupervised else " with labelled images only")
+            )
+            parts.append(f"{count:,} iterations of {seconds:.3g} s{what} ({timed} timed)")
+    n_images = len(rehearsal.data.validation)
+    if validations:
+        seconds = _seconds_per_validation_image(rehearsal, trainer)
+        total += validations * n_images * seconds
+        parts.append(f"{validations:,} validations of {n_images} images at {seconds:.3g} s")
+    _line("time", f"about {_duration(total)}, estimated: {'; '.join(parts)}; stages 2 and 3 not counted")
+
+
+def _seconds_per_iteration(trainer: Trainer) -> tuple[float, int]:
+    """Seconds of a real iteration, loading of data included, and how many were timed: not the first, if it can be."""
+    batches = iter(trainer.loop.batches)
+    trainer.step.train()
+    started = _now(trainer.device)
+    trainer._iterate(next(batches))
+    first = _now(trainer.device) - started
+    if first > TIMED_SECONDS:  # so slow that starting up does not matter
+        return first, 1
+    started, timed, seconds = _now(trainer.device), 0, 0.0
+    while timed < TIMED_ITERATIONS and seconds < TIMED_SECONDS and (batch := next(batches, None)) is not None:
+        trainer._iterate(batch)
+        timed += 1
+        seconds = _now(trainer.device) - started
+    return (seconds / timed, timed) if timed else (first, 1)
+
+
+def _seconds_per_validation_image(rehearsal: _Rehearsal, trainer: Trainer) -> float:
+    config, data = rehearsal.config, rehearsal.data
+    settings = config.val_loader.model_copy(update={"num_workers": 0})
+    config = config.model_copy(update={"val_loader": settings})
+    loader = whole_image_loader(config, data, data.validation[:VALIDATED_IMAGES], rehearsal.device)
+    started = _now(rehearsal.device)
+    evaluate(trainer.network, loader, len(data.classes), rehearsal.device, autocast=trainer.autocast)
+    return (_now(rehearsal.device) - started) / min(VALIDATED_IMAGES, len(data.validation))
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.monotonic()
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def _size(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
+
+
+def _line(what: str, text: str) -> None:
+    log.info(f"  {what + ':':12} {text}")

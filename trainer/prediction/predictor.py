@@ -1,0 +1,200 @@
+"""A trained network that predicts the classes of images: ``load_model(checkpoint).predict(image)``."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dataloaders import published_classes
+from dataloaders.photometry import normalise, to_unit
+from dataloaders.reading import read_image
+from dataloaders.streams import pad_to_multiple
+from models import build_network
+from models.architecture import infer_architecture
+from models.execution import autocast, choose_precision
+from trainer.prediction.sliding_window import logits_in_rows
+from utils.checkpoint import load_checkpoint, load_weights
+from utils.config import Config, PredictConfig
+from utils.config_file import load_config
+from utils.distributed import choose_device
+from utils.errors import UsageError
+from utils.palette import palette_of, voc_palette
+
+ImageLike = str | Path | Image.Image | np.ndarray
+"""An image file, a PIL image, or RGB as uint8 (H, W, 3)."""
+
+
+class Predictor:
+    """A network with what it takes to predict.
+
+    Parameters
+    ----------
+    network
+        Images (N, 3, H, W), normalised → class logits (N, C, H, W). It is put into evaluation mode.
+    classes
+        Names in the order of their indices.
+    palette
+        uint8 (256, 3), the RGB colour of every class index.
+    device
+        Where the network runs.
+    settings
+        Windows, scales and flip.
+    precision
+        As ``trainer.precision``.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        classes: tuple[str, ...],
+        palette: np.ndarray,
+        device: torch.device | str = "cpu",
+        settings: PredictConfig | None = None,
+        precision: str = "auto",
+    ):
+        self.device = torch.device(device)
+        self.network = network.to(self.device).eval()
+        self.classes, self.palette = classes, palette
+        self.settings = settings or PredictConfig()
+        self.precision = choose_precision(precision, self.device)
+
+    def predict(self, image: ImageLike) -> np.ndarray:
+        """Class indices, uint8 (H, W)."""
+        image = as_rgb(image)
+        labels = np.empty(image.shape[:2], np.uint8)
+        for rows, logits in self._logits(image):
+            labels[rows] = _labels(logits)
+        return labels
+
+    def predict_with_confidence(self, image: ImageLike) -> tuple[np.ndarray, np.ndarray]:
+        """Class indices, uint8 (H, W), and the probability of each, float32 (H, W)."""
+        image = as_rgb(image)
+        labels, confidence = np.empty(image.shape[:2], np.uint8), np.empty(image.shape[:2], np.float32)
+        for rows, logits in self._logits(image):
+            labels[rows] = _labels(logits)
+            confidence[rows] = logits.softmax(0).amax(0).cpu().numpy()
+        return labels, confidence
+
+    def probabilities(self, image: ImageLike) -> np.ndarray:
+        """The probability of every class, float32 (C, H, W): 4 x C bytes a pixel."""
+        bands = [logits.softmax(0).cpu().numpy() for _, logits in self._logits(as_rgb(image))]
+        return np.concatenate(bands, axis=1)
+
+    @torch.inference_mode()
+    def _logits(self, image: np.ndarray) -> Iterator[tuple[slice, Tensor]]:
+        yield from logits_in_rows(image, self._mean_over_views, self.settings.window, self.settings.overlap)
+
+    def _mean_over_views(self, crop: np.ndarray) -> Tensor:
+        """The mean logits of all scales, mirrored or not: uint8 (h, w, 3) → (C, h, w)."""
+        mirrored = (False, True) if self.settings.flip else (False,)
+        views = [(scale, mirror) for scale in self.settings.scales for mirror in mirrored]
+        mean = self._view(crop, *views[0])
+        for view in views[1:]:
+            mean += self._view(crop, *view)
+        return mean.div_(len(views))
+
+    def _view(self, crop: np.ndarray, scale: float, mirror: bool) -> Tensor:
+        size = crop.shape[:2]
+        height, width = scaled_size = [max(1, round(side * scale)) for side in size]
+        if scale != 1:
+            crop = cv2.resize(crop, (width, height), interpolation=cv2.INTER_CUBIC)  # as the training scales images
+        if mirror:
+            crop = crop[:, ::-1]
+        padded = pad_to_multiple(crop).transpose(2, 0, 1)
+        images = torch.from_numpy(np.ascontiguousarray(padded)).unsqueeze(0).to(self.device)
+        with autocast(self.precision, self.device):
+            logits = self.network(normalise(to_unit(images)))
+        logits = logits[..., :height, :width].float()
+        if mirror:
+            logits = logits.flip(-1)
+        if scaled_size != list(size):
+            logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+        return logits[0]
+
+
+def load_model(
+    checkpoint: str | Path,
+    config: str | Path | Config | None = None,
+    *,
+    device: str | torch.device = "auto",
+    settings: PredictConfig | None = None,
+) -> Predictor:
+    """A checkpoint, ours or the original's, ready to predict.
+
+    Parameters
+    ----------
+    checkpoint
+        ``best_model.pth`` or another; which network it holds follows from its weights.
+    config
+        A configuration or its file, for its settings of prediction and, where the checkpoint does not say them, names
+        and colours of the classes. Without both, classes have their numbers as names and PASCAL VOC's colours.
+    device
+        "auto" (CUDA where it is), "cuda", "cpu", or a device.
+    settings
+        Windows, scales and flip, in place of the configuration's.
+
+    Raises
+    ------
+    UsageError
+        The checkpoint or the configuration cannot be read, or they do not fit each other.
+    """
+    path = Path(checkpoint)
+    if config is not None and not isinstance(config, Config):
+        config = load_config(config)
+    contents = load_checkpoint(path)
+    try:
+        architecture = infer_architecture(contents["state_dict"])
+    except ValueError as error:
+        raise UsageError(f"{path}: holds no network of this project or of the original ({error}).") from None
+    network = build_network(**architecture)
+    load_weights(network, contents["state_dict"], path)
+    classes, palette = _classes(path, contents, config, architecture["n_classes"])
+    return Predictor(
+        network,
+        classes=classes,
+        palette=palette,
+        device=device if isinstance(device, torch.device) else choose_device(device),
+        settings=settings or (config.predict if config else None),
+        precision=config.trainer.precision if config else "auto",
+    )
+
+
+def as_rgb(image: ImageLike) -> np.ndarray:
+    """RGB as uint8 (H, W, 3) of whatever ``predict`` takes.
+
+    Raises
+    ------
+    UsageError
+        The file cannot be read, or the array is of another shape or type.
+    """
+    if isinstance(image, str | Path):
+        return read_image(Path(image))
+    if isinstance(image, Image.Image):
+        return np.asarray(image.convert("RGB"))
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise UsageError(
+            f"an image must be uint8 (height, width, 3) in the order red, green, blue, not {image.dtype} {image.shape}"
+        )
+    return image
+
+
+def _classes(path: Path, contents: dict, config: Config | None, n_classes: int) -> tuple[tuple[str, ...], np.ndarray]:
+    """Names and colours: the checkpoint's, else the configuration's, else numbers and PASCAL VOC's."""
+    if "classes" in contents:
+        names, palette = tuple(contents["classes"]), palette_of(tuple(map(tuple, contents["colours"])))
+    else:
+        known = published_classes(config) if config else None
+        names, palette = known or (tuple(map(str, range(n_classes))), voc_palette())
+    if len(names) != n_classes:
+        raise UsageError(f"{path}: is for {n_classes} classes, but the configuration names {len(names)}.")
+    return names, palette
+
+
+def _labels(logits: Tensor) -> np.ndarray:
+    return logits.argmax(0).byte().cpu().numpy()

@@ -1,0 +1,46 @@
+"""Stage 2: the pixel features of the labelled images (docs/method.md section 7)."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dataloaders.photometry import normalise, to_unit
+from dataloaders.sets.description import SegmentationData
+from trainer.evaluation.evaluate import whole_image_loader
+from utils.checkpoint import write_atomically
+from utils.config import Config
+from utils.distributed import barrier
+from utils.logger import progress
+
+
+@torch.inference_mode()
+def save_features(config: Config, data: SegmentationData, network: nn.Module, device: torch.device) -> int:
+    """Write every labelled image's feature, float16 (out_dim, h, w) at stride 8, to ``features/<image id>.npy``.
+
+    The whole reflect-padded image goes through the network in evaluation mode. Each process writes its share;
+    the number of files that all of them wrote together is returned.
+    """
+    folder = features_dir(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    loader = whole_image_loader(config, data, data.labelled, device)
+    network.eval()
+    for batch in progress(loader, desc="features", unit="batch"):
+        features = network.pixel_features(normalise(to_unit(batch["images"].to(device, non_blocking=True))))
+        features = F.interpolate(features.float(), scale_factor=0.5, mode="bilinear", align_corners=True)
+        for sample, feature in zip(batch["samples"], features.half().cpu().numpy(), strict=True):
+            write_atomically(folder / f"{sample.id}.npy", lambda file, array=feature: np.save(file, array))
+    barrier()
+    return len(data.labelled)
+
+
+def features_dir(config: Config) -> Path:
+    return config.baseline_dir / "features"
+
+
+def features_command(config: Config) -> str:
+    """The command of stage 2, for messages."""
+    run_dir = config.baseline_dir
+    return f"python3 main.py --save_feature True --resume {run_dir}/best_model.pth --config configs/{run_dir.name}.json"

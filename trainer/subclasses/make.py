@@ -1,0 +1,173 @@
+"""Stage 3: features and labels of the labelled images → subclass maps (docs/method.md section 7).
+
+Every process reads its share of the images and keeps only their samples; sizes and sums travel. The number of
+processes changes the result no more than the order of summation does.
+"""
+
+import hashlib
+import json
+import shutil
+import time
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dataloaders.sets.description import SegmentationData
+from trainer.balanced_kmeans import BalancedKMeans, fit_distributed
+from trainer.subclasses.counts import fillable_counts, subclass_counts
+from trainer.subclasses.features import features_dir
+from trainer.subclasses.picture import save_subclass_picture
+from trainer.subclasses.samples import ImageSamples, samples_of_class
+from trainer.subclasses.table import FINISHED_CLASSES, PICTURE, TABLE, SubclassTable
+from utils.checkpoint import write_atomically
+from utils.config import Config
+from utils.distributed import all_sum, barrier, failing_together, gather, is_main, rank, share
+from utils.logger import log, progress
+
+
+def make_subclasses(
+    config: Config, data: SegmentationData, device: torch.device, checkpoint: str = ""
+) -> SubclassTable:
+    """Cluster every class's pixel features and write the subclass maps, ``subclasses.json`` and a picture of it.
+
+    Parameters
+    ----------
+    checkpoint
+        Fingerprint of the baseline that the features come from, for ``subclasses.json``.
+    """
+    started = time.monotonic()
+    _warn_of_other_features(config, data)
+    with failing_together():
+        bar = progress(share(data.labelled), desc="labels", unit="image")
+        images = [ImageSamples(sample, config, data) for sample in bar]
+    here = sum((image.per_class for image in images), np.zeros(len(data.classes), np.int64))
+    per_class = _over_processes(here, device)
+    wanted = subclass_counts(config, per_class)
+    counts = fillable_counts(wanted, per_class)
+    for name, there, count, asked in zip(data.classes, per_class, counts, wanted, strict=True):
+        if count < asked and there:
+            log.warning(f"class {name}: {there} samples can fill {there} of {asked} subclasses")
+
+    sizes, inertia = [], []
+    finished = _FinishedClasses(config, images)
+    for index, (name, count) in enumerate(zip(data.classes, counts, strict=True)):
+        title = f"{name}: {per_class[index]} samples in {count} subclasses"
+        result = finished.get(index, count)
+        if result is None:
+            result = _cluster(config, images, index, count, device, title)
+            if count > 1:
+                finished.keep(index, count, result)
+        labels, error = result
+        sizes += _over_processes(np.bincount(labels, minlength=count), device).tolist()
+        inertia.append(error)
+        for image in images:
+            of_image, labels = np.split(labels, [image.per_class[index]])
+            image.assign(index, sum(counts[:index]) + of_image)
+        if count > 1:
+            log.info(f"{title}, inertia {error:.6g}")
+
+    table = SubclassTable(
+        classes=list(data.classes),
+        counts=counts,
+        sizes=sizes,
+        inertia=inertia,
+        algorithm=config.clustering_algorithm,
+        seed=config.random_seed,
+        source=str(features_dir(config)),
+        checkpoint=checkpoint,
+        wanted={name: asked for name, asked, count in zip(data.classes, wanted, counts, strict=True) if asked != count},
+        seconds=round(time.monotonic() - started, 2),
+    )
+    _write(config.subclass_dir, table, images)
+    finished.clear()
+    return table
+
+
+def _cluster(
+    config: Config, images: list[ImageSamples], index: int, n_clusters: int, device: torch.device, title: str
+) -> tuple[np.ndarray, float]:
+    """Cluster of every sample that ``images`` have of a class, in their order, and the inertia over all processes.
+
+    Plain k-means is the same algorithm without balance: all that is asked of a cluster is not to be empty.
+    """
+    if n_clusters == 1:
+        return np.zeros(sum(image.per_class[index] for image in images), np.int32), 0.0
+    with failing_together():
+        samples = samples_of_class(images, index, config.model.out_dim)
+    bounds = {} if config.clustering_algorithm == "balanced_kmeans" else {"size_min": 1}
+    estimator = BalancedKMeans(n_clusters, random_state=config.random_seed, device=device, **bounds)
+    with progress(desc=title, unit="it") as bar:
+
+        def show(iteration: int, inertia: float) -> None:
+            bar.set_postfix(inertia=f"{inertia:.4g}", refresh=False)
+            bar.update()
+
+        fit_distributed(estimator, samples, on_iteration=show)
+    return estimator.labels_, estimator.inertia_
+
+
+def _write(folder: Path, table: SubclassTable, images: list[ImageSamples]) -> None:
+    """Maps by every process; then, by the first one, the picture and the table: with it there, all is complete."""
+    if is_main():
+        (folder / TABLE).unlink(missing_ok=True)
+    barrier()
+    for image in images:
+        image.save_map(folder, table.n_subclasses)
+    barrier()
+    if is_main():
+        save_subclass_picture(folder / PICTURE, table)
+        text = json.dumps(asdict(table), indent=1)
+        write_atomically(folder / TABLE, lambda file: file.write(text.encode()))
+    barrier()
+
+
+class _FinishedClasses:
+    """Clusters of the classes that are done, so that an interrupted stage 3 goes on at the class it was at.
+
+    Every process keeps those of its own samples. Another number of processes, another feature or another label starts
+    over.
+    """
+
+    def __init__(self, config: Config, images: list[ImageSamples]):
+        self.folder = config.subclass_dir / FINISHED_CLASSES
+        files = [(str(path), path.stat().st_mtime_ns) for image in images for path in (image.path, image.sample.label)]
+        made_from = [gather(files), config.clustering_algorithm, config.random_seed, config.ignore_index]
+        self.key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
+
+    def _path(self, index: int, n_clusters: int) -> Path:
+        return self.folder / f"{self.key}_{index}_{n_clusters}_{rank()}.npz"
+
+    def get(self, index: int, n_clusters: int) -> tuple[np.ndarray, float] | None:
+        try:
+            with np.load(self._path(index, n_clusters), allow_pickle=False) as contents:
+                result = contents["labels"], float(contents["inertia"])
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            result = None  # not there, or damaged: the class is clustered again
+        return result if all(gather(result is not None)) else None
+
+    def keep(self, index: int, n_clusters: int, result: tuple[np.ndarray, float]) -> None:
+        labels, inertia = result
+        write_atomically(self._path(index, n_clusters), lambda file: np.savez(file, labels=labels, inertia=inertia))
+
+    def clear(self) -> None:
+        if is_main():
+            shutil.rmtree(self.folder, ignore_errors=True)  # where every class is one subclass, it is not there
+
+
+def _warn_of_other_features(config: Config, data: SegmentationData) -> None:
+    """Name the features that belong to no labelled image: the split has changed since, or an image or mask is gone."""
+    labelled = {f"{sample.id}.npy" for sample in data.labelled}
+    others = sorted({path.name for path in features_dir(config).glob("*.npy")} - labelled)
+    if others:
+        log.warning(
+            f"{features_dir(config)}: {len(others)} features belong to no labelled image and are left out: "
+            f"{', '.join(others[:5])}{', …' if len(others) > 5 else ''}"
+        )
+
+
+def _over_processes(counts: np.ndarray, device: torch.device) -> np.ndarray:
+    """Sum of an integer array of every process."""
+    return all_sum(torch.tensor(counts, device=device)).cpu().numpy()
