@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from utils.checkpoint import write_atomically
 from utils.config import Config, differing_keys
 from utils.distributed import barrier, is_main, world_size
 from utils.errors import UsageError
+from utils.files import write_whole
 from utils.logger import log
 
 
@@ -78,7 +78,7 @@ class Record:
     def _write(self, entries: dict) -> None:
         if is_main():
             text = json.dumps(entries, indent=1)
-            write_atomically(self.path, lambda file: file.write(text.encode()))
+            write_whole(self.path, text)
 
     def _read(self) -> dict:
         return json.loads(self.path.read_text()) if self.path.is_file() else {}

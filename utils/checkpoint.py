@@ -6,74 +6,23 @@ are ours alone.
 """
 
 import hashlib
-import os
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from utils.errors import UsageError
+from utils.files import write_atomically
 
 PREFIX = "module."
-_TEMPORARY = ".tmp"
 # The original stores its best score as a NumPy float64; nothing else than tensors and plain values is let in.
 _NUMPY_SCALARS = [np.dtype, np.float64, np.dtypes.Float64DType, np.core.multiarray.scalar] if not hasattr(
     np, "_core"
 ) else [np.dtype, np.float64, np.dtypes.Float64DType, np._core.multiarray.scalar,
         (np._core.multiarray.scalar, "numpy.core.multiarray.scalar")]  # fmt: skip
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, keep: Path | None = None) -> None:
-    """Call ``write(file)`` on a temporary sibling, flush it to disk and rename it to ``path``.
-
-    With ``keep``, what stood at ``path`` gets that name instead of being replaced.
-
-    Raises
-    ------
-    UsageError
-        The file cannot be written (disk full, no permission); what stood at ``path`` is still there.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep is not None and path.exists():
-            os.replace(path, keep)
-        os.replace(temporary, path)
-        _flush_folder(path.parent)
-    except (OSError, RuntimeError) as error:
-        cause = error if isinstance(error, OSError) else error.__context__  # torch.save says it in its own way
-        if not isinstance(cause, OSError):
-            raise
-        raise UsageError(
-            f"{path}: cannot be written ({cause.strerror or cause}); what was there before still is. Make room or "
-            "mend the folder's permissions, and give the same command again."
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sweep(folder: Path) -> None:
-    """Remove the temporary files that a killed process has left in ``folder``."""
-    for leftover in folder.glob(f".*{_TEMPORARY}"):
-        leftover.unlink(missing_ok=True)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a rename outlast a loss of power."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def save_checkpoint(

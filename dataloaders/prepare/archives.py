@@ -15,9 +15,9 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
-from dataloaders.prepare.files import write_whole
 from dataloaders.prepare.pictures import is_in_order
 from utils.errors import UsageError
+from utils.files import write_whole
 
 MAX_MEMBER = 64 << 20
 """Bytes of the largest member that is unpacked; the largest picture of these data sets has 4 MB."""
@@ -59,7 +59,7 @@ def unpack(archive: Path, place: Place) -> int:
                 target = place(name)
                 if target is None or is_in_order(target, size):
                     continue
-                write_whole(target, read())
+                write_whole(target, read(), flush=False)
                 written += 1
     except UsageError:
         raise

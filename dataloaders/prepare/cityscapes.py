@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from dataloaders.prepare.archives import unpack
-from dataloaders.prepare.files import link_or_copy, sole_use, sweep, write_whole
 from dataloaders.prepare.pictures import (
     IGNORE,
     BadFile,
@@ -23,6 +22,7 @@ from dataloaders.prepare.pictures import (
 from dataloaders.prepare.report import Outcome, Report
 from dataloaders.sets.cityscapes import CLASSES
 from utils.errors import UsageError
+from utils.files import link_or_copy, sole_use, sweep, write_whole
 from utils.parallel import for_each
 
 EXPECTED = {"train": 2975, "val": 500}
@@ -111,7 +111,7 @@ def prepare_cityscapes(
             f"Cityscapes is not in {', nor in '.join(map(str, folders))}: looked for {' and '.join(ARCHIVES)} "
             f"and for leftImg8bit/train/<city>/*{_IMAGE}. Name its folder with --source."
         )
-    with sole_use(root):
+    with sole_use(root, "preparation"):
         sweep(*(root / name for name in ("images", "segmentation", "leftImg8bit", "gtFine")))
         for archive in archives:
             unpack(archive, lambda name: _place(root, name))
@@ -231,7 +231,7 @@ def _uncompress(job: _Job, outcome: Outcome) -> None:
             outcome.problems.append(f"{path}: {error}")
             continue
         if plain is not None:
-            write_whole(path, plain)
+            write_whole(path, plain, flush=False)
             outcome.actions.append(f"{kind} uncompressed")
 
 
@@ -264,6 +264,6 @@ def _mask(job: _Job, size: tuple[int, int], outcome: Outcome) -> np.ndarray | No
     except BadFile as error:
         outcome.problems.append(f"{job.label_ids}: {error}")
         return None
-    write_whole(job.target, mask_png(ids))
+    write_whole(job.target, mask_png(ids), flush=False)
     outcome.actions.append("masks written")
     return ids

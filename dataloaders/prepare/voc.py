@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from dataloaders.prepare import voc_sources
-from dataloaders.prepare.files import sole_use, sweep, write_whole
 from dataloaders.prepare.matlab import read_sbd_mask
 from dataloaders.prepare.pictures import (
     IGNORE,
@@ -22,6 +21,7 @@ from dataloaders.prepare.pictures import (
 from dataloaders.prepare.report import Outcome, Report
 from dataloaders.sets.voc import CLASSES
 from utils.errors import UsageError
+from utils.files import sole_use, sweep, write_whole
 from utils.parallel import for_each
 
 EXPECTED = {"train": 10582, "val": 1449}
@@ -76,7 +76,7 @@ def prepare_voc(
         return report
     if not download:
         voc_sources.require_voc(folders)
-    with sole_use(root):
+    with sole_use(root, "preparation"):
         sweep(root / "VOCdevkit", root / "benchmark_RELEASE")
         if download:
             voc_sources.download(root, folders)
@@ -165,6 +165,6 @@ def _make(job: _Job, size: tuple[int, int], outcome: Outcome) -> np.ndarray | No
     except BadFile as error:
         outcome.problems.append(f"{source}: {error}")
         return None
-    write_whole(job.target, mask_png(ids))
+    write_whole(job.target, mask_png(ids), flush=False)
     outcome.actions.append("written")
     return ids

@@ -8,9 +8,9 @@ from http.client import HTTPException
 from pathlib import Path
 
 from dataloaders.prepare.archives import unpack
-from dataloaders.prepare.files import link_or_copy
 from dataloaders.prepare.pictures import is_in_order
 from utils.errors import UsageError
+from utils.files import link_or_copy
 from utils.parallel import for_each
 
 VOC_ARCHIVE = "VOCtrainval_11-May-2012.tar"

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from utils.checkpoint import fingerprint, load_checkpoint, load_weights, save_checkpoint, write_atomically
+from utils.checkpoint import fingerprint, load_checkpoint, load_weights, save_checkpoint
 from utils.errors import UsageError
+from utils.files import write_atomically
 
 CLASSES = {"classes": ("road", "sky"), "colours": np.array([[1, 2, 3], [4, 5, 6]], np.uint8)}
 

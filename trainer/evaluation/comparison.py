@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dataloaders.reading import read_mask, read_pair
 from dataloaders.sets.description import SegmentationData
-from utils.checkpoint import write_atomically
+from utils.files import write_atomically
 
 SCENES = 6
 BLOCKS = 2

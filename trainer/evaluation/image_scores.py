@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from dataloaders.sets.description import Sample
-from utils.checkpoint import write_atomically
 from utils.distributed import all_sum, is_main
+from utils.files import write_whole
 from utils.metrics import ConfusionMatrix, scores
 
 IMAGE_SCORES = "images.csv"
@@ -39,7 +39,7 @@ class ImageScores:
         writer.writerow(("image", "mean_iou"))
         for id_, value in zip(self.position, values, strict=True):
             writer.writerow((id_, "" if value != value else f"{value:.6f}"))
-        write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+        write_whole(path, text.getvalue())
 
 
 def read_image_scores(path: Path) -> dict[str, float]:

@@ -12,9 +12,9 @@ from torch import Tensor
 from dataloaders.photometry import denormalise
 from dataloaders.sets.description import Sample, SegmentationData
 from trainer.subclasses.table import SubclassTable
-from utils.checkpoint import write_atomically
 from utils.config import Config, flat_settings
 from utils.distributed import is_main
+from utils.files import write_whole
 from utils.metrics import Scores
 from utils.schedule import Schedule
 
@@ -79,7 +79,7 @@ class Board:
         kept = [
             line for line, entry in entries if entry["iteration"] <= iteration and entry.get("epoch", 0) <= epochs_done
         ]
-        write_atomically(self.history, lambda file: file.write("".join(kept).encode()))
+        write_whole(self.history, "".join(kept))
 
     def losses(self, iteration: int, values: dict[str, float], rates: list[float]) -> None:
         """Scalars of an iteration, by the names of the training step, and the learning rates."""

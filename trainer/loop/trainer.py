@@ -17,10 +17,11 @@ from trainer.loop.board import Board
 from trainer.loop.guard import StepGuard
 from trainer.loop.resume import NEWEST, PREVIOUS, Origin, differences, identity
 from trainer.subclasses.table import read_subclass_table
-from utils.checkpoint import load_weights, save_checkpoint, sweep
+from utils.checkpoint import load_weights, save_checkpoint
 from utils.config import BASELINE, Config
 from utils.distributed import all_sum, any_process, barrier, is_main, rank
 from utils.errors import UsageError
+from utils.files import sweep
 from utils.logger import log, progress
 from utils.metrics import ClassCounts, ConfusionMatrix, scores
 from utils.schedule import Schedule, poly_factor

@@ -14,8 +14,8 @@ from dataloaders.streams import EVALUATION_MULTIPLE
 from models import build_network
 from models.architecture import infer_architecture
 from trainer.prediction.predictor import Predictor
-from utils.checkpoint import write_atomically
 from utils.errors import UsageError
+from utils.files import write_whole
 from utils.logger import log
 
 SUFFIXES = {"onnx": ".onnx", "exported_program": ".pt2"}
@@ -67,7 +67,7 @@ def export_network(predictor: Predictor, format: str, output: Path) -> None:
     else:
         difference = _compare(network, exported)
         log.info(f"{len(CHECKED)} sizes compared with PyTorch: logits differ by {difference:.0e} of the largest")
-    write_atomically(output, lambda file: file.write(contents))
+    write_whole(output, contents)
 
 
 def _class_branch(network: nn.Module) -> nn.Module:

@@ -12,9 +12,9 @@ from PIL import Image
 
 from dataloaders.sets.voc import IMAGE_SUFFIXES
 from trainer.prediction.predictor import Predictor, as_rgb
-from utils.checkpoint import write_atomically
 from utils.distributed import barrier, gather, is_main, rank, world_size
 from utils.errors import UsageError
+from utils.files import write_whole
 from utils.logger import progress
 from utils.palette import save_mask
 
@@ -131,4 +131,4 @@ def _write_mark(path: Path, predictor: Predictor, checkpoint: Path) -> None:
         "settings": predictor.settings.model_dump(),
     }
     text = json.dumps(contents, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_whole(path, text)

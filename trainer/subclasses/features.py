@@ -10,9 +10,9 @@ from torch import nn
 from dataloaders.photometry import normalise, to_unit
 from dataloaders.sets.description import SegmentationData
 from trainer.evaluation.evaluate import whole_image_loader
-from utils.checkpoint import write_atomically
 from utils.config import Config
 from utils.distributed import barrier
+from utils.files import write_atomically
 from utils.logger import progress
 
 

@@ -22,9 +22,9 @@ from trainer.subclasses.features import features_dir
 from trainer.subclasses.picture import save_subclass_picture
 from trainer.subclasses.samples import ImageSamples, samples_of_class
 from trainer.subclasses.table import FINISHED_CLASSES, PICTURE, TABLE, SubclassTable
-from utils.checkpoint import write_atomically
 from utils.config import Config
 from utils.distributed import all_sum, barrier, failing_together, gather, is_main, rank, share
+from utils.files import write_atomically, write_whole
 from utils.logger import log, progress
 
 
@@ -120,7 +120,7 @@ def _write(folder: Path, table: SubclassTable, images: list[ImageSamples]) -> No
     if is_main():
         save_subclass_picture(folder / PICTURE, table)
         text = json.dumps(asdict(table), indent=1)
-        write_atomically(folder / TABLE, lambda file: file.write(text.encode()))
+        write_whole(folder / TABLE, text)
     barrier()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from trainer.subclasses.table import SubclassTable
-from utils.checkpoint import write_atomically
+from utils.files import write_whole
 
 
 def save_subclass_picture(path: Path, table: SubclassTable) -> None:
@@ -30,4 +30,4 @@ def save_subclass_picture(path: Path, table: SubclassTable) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     plt.close(figure)
-    write_atomically(path, lambda file: file.write(buffer.getvalue()))
+    write_whole(path, buffer.getvalue())

@@ -10,9 +10,9 @@ from dataloaders.reading import IGNORE, read_mask
 from dataloaders.sets.description import Sample, SegmentationData
 from trainer.subclasses.features import features_command, features_dir
 from trainer.subclasses.table import PICTURE
-from utils.checkpoint import write_atomically
 from utils.config import Config
 from utils.errors import UsageError
+from utils.files import write_whole
 from utils.logger import progress
 from utils.palette import voc_palette
 
@@ -105,7 +105,7 @@ class ImageSamples:
         if kind is np.uint8:  # a palette image is not filtered, so it is read twice as fast, and shows its subclasses
             image.putpalette(voc_palette().tobytes())
         image.save(buffer, "PNG")
-        write_atomically(folder / self.sample.label.name, lambda file: file.write(buffer.getvalue()))
+        write_whole(folder / self.sample.label.name, buffer.getvalue())
 
     def _feature(self) -> np.ndarray:
         """(out_dim, h, w), read from disk where it is used."""

@@ -20,7 +20,6 @@ import pytest
 from PIL import Image
 
 from dataloaders.prepare.__main__ import main
-from dataloaders.prepare.files import sole_use
 from tests.dataloaders.prepare.test_voc import VOC, assert_masks
 from tests.dataloaders.prepare.trees import (
     SBD_ARCHIVE,
@@ -30,6 +29,7 @@ from tests.dataloaders.prepare.trees import (
     snapshot,
     voc_tree,
 )
+from utils.files import sole_use
 
 
 def run(data_set: str, root: Path, *options: object) -> int:
@@ -152,7 +152,7 @@ def test_a_root_that_is_a_file_is_one_message(tmp_path: Path, capsys: pytest.Cap
 
 def test_a_second_preparation_at_the_same_time_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     voc_tree(tmp_path)
-    with sole_use(tmp_path):
+    with sole_use(tmp_path, "preparation"):
         assert run("voc", tmp_path) == 2
     assert "another preparation is at work here" in capsys.readouterr().err
     assert run("voc", tmp_path) == 0
@@ -247,7 +247,7 @@ def test_killed_with_workers_leaves_only_whole_files_and_no_processes(tmp_path: 
     if how == signal.SIGINT:
         assert process.returncode == 130
         assert error == b"stopped; the same command goes on from here\n"
-    (target / ".2007_000000.png.0123abcd.prepare-partial").write_bytes(b"half")
+    (target / ".2007_000000.png.0123abcd.tmp").write_bytes(b"half")
     assert run("voc", tmp_path) == 0
     assert not partial_files(tmp_path)
     assert_masks(tmp_path, tree)

@@ -10,8 +10,8 @@ from dataloaders.sets.description import SegmentationData
 from trainer.evaluation.report import sections
 from trainer.evaluation.report.pictures import choose, save_entropy_maps
 from trainer.evaluation.report.run_files import read_run
-from utils.checkpoint import write_atomically
 from utils.config import BASELINE, Config
+from utils.files import write_whole
 
 REPORT = "report.html"
 
@@ -51,7 +51,7 @@ def write_report(
     }
     page = _page(config.experim_name, sections.headline(run, compared, data), bodies)
     path = config.run_dir / REPORT
-    write_atomically(path, lambda file: file.write(page.encode()))
+    write_whole(path, page)
     return path
 
 
