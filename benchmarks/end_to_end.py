@@ -121,7 +121,7 @@ def _memory(config: Config, device: torch.device) -> tuple[list[dict], dict]:
     trainer = Trainer(config.model_copy(update=settings), open_data(config), device)
     trainer.step.train()
     rows = []
-    for number, batch in zip(range(1, 501), trainer.loop.batches, strict=False):
+    for number, batch in zip(range(1, 501), trainer.batches, strict=False):
         trainer._iterate(batch)
         if number in (50, 100, 200, 300, 400, 500):
             rows.append({"iterations": str(number), "resident_gb": _resident() / 1e9})

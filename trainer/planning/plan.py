@@ -163,7 +163,7 @@ def _estimate_memory(rehearsal: _Rehearsal, n_parameters: int) -> float:
         return values
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda values: values):
-        trainer.step(**next(iter(trainer.loop.batches)))
+        trainer.step(**next(iter(trainer.batches)))
     pixels = sum(stream.batch_size * stream.crop_size**2 for stream in streams)
     activations = sum(kept.values()) * pixels / (len(streams) * batch * crop**2)
     fixed = 3 * 4 * n_parameters
@@ -212,7 +212,7 @@ def _estimate_time(rehearsal: _Rehearsal, schedule: Schedule, unsupervised_from:
 
 def _seconds_per_iteration(trainer: Trainer) -> tuple[float, int]:
     """Seconds of a real iteration, loading of data included, and how many were timed: not the first, if it can be."""
-    batches = iter(trainer.loop.batches)
+    batches = iter(trainer.batches)
     trainer.step.train()
     started = _now(trainer.device)
     trainer._iterate(next(batches))

@@ -20,7 +20,7 @@ from trainer.balanced_kmeans.assignment import Exchange, desired_sizes, exchange
 from trainer.balanced_kmeans.estimator import BalancedKMeans, fit_distributed
 from trainer.balanced_kmeans.samples import Samples
 
-DATA = Path(__file__).parents[3] / "data"
+DATA = Path(__file__).parents[2] / "data"
 
 
 @pytest.fixture(autouse=True)

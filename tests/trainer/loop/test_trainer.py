@@ -90,7 +90,7 @@ def test_another_seed_gives_another_run(tiny_configs):
 def test_learning_rates_fall_by_the_poly_rule_and_the_backbone_has_a_tenth(tiny_configs):
     config = load_config(tiny_configs[0])
     trainer = Trainer(config, open_data(config), CPU)
-    batch = next(iter(trainer.loop.batches))
+    batch = next(iter(trainer.batches))
     trainer.iteration = 4  # of 8
     trainer._iterate(batch)
     heads, backbone = (group["lr"] for group in trainer.optimizer.param_groups)

@@ -53,7 +53,7 @@ def test_plan_counts_subclasses_and_parameters_as_the_run_does(tiny_configs, tmp
 
 def test_time_without_and_with_unlabelled_images_is_measured_apart(tiny_configs, capsys, monkeypatch):
     def seconds(trainer) -> tuple[float, int]:
-        return (1000.0 if "u_weak" in next(iter(trainer.loop.batches)) else 1.0), 1
+        return (1000.0 if "u_weak" in next(iter(trainer.batches)) else 1.0), 1
 
     monkeypatch.setattr(plan, "_seconds_per_iteration", seconds)
     text = printed_plan(tiny_configs[1], capsys, "--set", "model.epoch_start_unsup=1", "--set", "trainer.val=false")
