@@ -108,8 +108,6 @@ def test_scores_are_those_of_scikit_learn(seed):
     assert result.counts.tolist() == confusion_matrix(*pair, labels=range(5)).tolist()
     of_classes = jaccard_score(*pair, labels=range(5), average=None)
     assert result.iou.nan_to_num().tolist() == pytest.approx(of_classes, abs=1e-9)
-        jaccard_score(*pair, labels=range(5), average=None), abs=1e-9
-    )
     assert result.mean_iou == pytest.approx(jaccard_score(*pair, average="macro"), abs=1e-9)
     assert result.frequency_weighted_iou == pytest.approx(jaccard_score(*pair, average="weighted"), abs=1e-9)
     assert result.pixel_accuracy == pytest.approx(accuracy_score(*pair), abs=1e-9)
