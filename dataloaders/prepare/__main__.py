@@ -1,4 +1,4 @@
-"""Command line of the data preparation: ``python3 -m dataloaders.prepare voc|cityscapes``."""
+"""Command line of the data preparation: ``python3 -m dataloaders.prepare voc|cityscapes|splits``."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dataloaders.prepare.cityscapes import prepare_cityscapes
 from dataloaders.prepare.report import Report
+from dataloaders.prepare.splits import import_splits
 from dataloaders.prepare.voc import prepare_voc
 from utils.errors import UsageError
 from utils.parallel import cores
@@ -18,6 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tool and return its exit code: 0 done, 1 files missing or unreadable, 2 refused, 130 stopped."""
     options = _parser().parse_args(arguments)
     try:
+        if options.data_set == "splits":
+            print(import_splits(options.source, options.to, options.validation).text())
+            return DONE
         report = _run(options)
     except UsageError as error:
         return _stop(f"error: {error}", REFUSED)
@@ -78,6 +82,12 @@ def _parser() -> argparse.ArgumentParser:
             help="processes (default: %(default)s, the cores)",
         )
     voc.add_argument("--download", action="store_true", help="first fetch VOC 2012 and SBD into the root (3.4 GB)")
+    splits = data_sets.add_parser("splits", help="split lists of UniMatch, U2PL, CPS or ST++, made into ours")
+    splits.add_argument("--from", dest="source", type=Path, required=True, metavar="FOLDER", help="their two lists")
+    splits.add_argument(
+        "--to", type=Path, required=True, metavar="FOLDER", help="dataloaders/voc_splits0, dataloaders/city_splits0, …"
+    )
+    splits.add_argument("--validation", type=Path, metavar="FILE", help="list of validation images to check against")
     storage = cityscapes.add_mutually_exclusive_group()
     storage.add_argument(
         "--uncompressed",
