@@ -26,7 +26,7 @@ def run(source: Path, target: Path, *options: object) -> int:
         ("labeled.txt", "unlabeled.txt", "JPEGImages/{id}.jpg SegmentationClass/{id}.png"),  # UniMatch, ST++
         ("labeled.txt", "unlabeled.txt", "{id}"),  # U2PL
         ("train_aug_labeled_1-8.txt", "train_aug_unlabeled_1-8.txt", "{id}"),  # CPS
-        ("train_aug_labeled_1-8.txt", "train_aug_unlabeled_1-8.txt", "/JPEGImages/{id}.jpg\t/SegmentationClassAug/{id}.png"),
+        ("train_aug_labeled_1-8.txt", "train_aug_unlabeled_1-8.txt", "/JPEGImages/{id}.jpg\t/masks/{id}.png"),
         ("2_train_supervised.txt", "2_train_unsupervised.txt", "{id}.jpg,{id}.png\r"),
     ],
 )  # fmt: skip
