@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision import transforms
 
 from dataloaders.geometry import MEAN_COLOUR
-from dataloaders.photometry import BLUR_KERNEL, JITTER, MEAN, P_BLUR, P_GRAYSCALE, P_JITTER, STD
+from dataloaders.photometry import JITTER, MEAN, P_BLUR, P_GRAYSCALE, P_JITTER, STD
 from dataloaders.sets.description import Sample
 
 
@@ -69,7 +69,7 @@ class OriginalStream:
         weak, (target,) = self._crop(sample, [sample.label], rng)
         strong = weak
         if rng.random() < P_BLUR:
-            strong = Image.fromarray(cv2.GaussianBlur(np.asarray(strong), (BLUR_KERNEL, BLUR_KERNEL), 0))
+            strong = Image.fromarray(cv2.GaussianBlur(np.asarray(strong), (5, 5), 0))
         if rng.random() < P_JITTER:
             strong = self.jitter(strong)
         if rng.random() < P_GRAYSCALE:

@@ -6,6 +6,8 @@ from math import ceil
 
 import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 from dataloaders.reading import IGNORE
 from utils.config import StreamConfig
@@ -13,6 +15,7 @@ from utils.config import StreamConfig
 MEAN_COLOUR = (124, 116, 104)  # the normalisation mean (dataloaders/photometry.py) in 8 bit
 LABELLED_SCALES = (0.5, 2.0)
 UNLABELLED_SCALES = (0.8, 2.0)
+BICUBIC_REACH = 2  # source pixels on each side, where an image grows
 MAX_ANGLE = 10
 MAX_BLUR_SIGMA = 1.5
 WHOLE = slice(None), slice(None)
@@ -80,8 +83,9 @@ class Geometry:
 
     def _scaled_size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
         low, high = (int(self.base_size * scale) for scale in self.scales)
-        ratio = int(rng.integers(low, high + 1)) / max(size)
-        return max(1, round(size[0] * ratio)), max(1, round(size[1] * ratio))
+        new, old = int(rng.integers(low, high + 1)), max(size)
+        height, width = (max(1, (2 * new * side + old) // (2 * old)) for side in size)  # rounded half up
+        return height, width
 
     def _pad_and_flip(self, pixels: np.ndarray, padding: tuple[int, ...] | int, flip: bool) -> np.ndarray:
         bottom, right = (self.crop_size - side for side in pixels.shape[:2])
@@ -91,7 +95,7 @@ class Geometry:
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int], window: tuple[slice, slice] = WHOLE) -> np.ndarray:
-    """Scale an image by bicubic interpolation, but not what lies below and to the right of a window in the result.
+    """Scale an image as Pillow's antialiasing BICUBIC does (docs/method.md section 3), as far as a window reaches.
 
     Parameters
     ----------
@@ -100,27 +104,35 @@ def resize_image(image: np.ndarray, size: tuple[int, int], window: tuple[slice, 
     size
         Height and width of the whole scaled image.
     window
-        Its rows and columns that are wanted.
+        Its rows and columns that are wanted; nothing below and to the right of them is computed.
 
     Returns
     -------
     np.ndarray
-        The window, as ``cv2.resize`` of the whole image has it, but for about one value in a million, which it rounds
-        to the next grey level.
+        The window of the whole image, within two grey levels of Pillow's and nearly always equal to it.
     """
-    height, width = image.shape[:2]
-    if size == (height, width):
+    if size == image.shape[:2]:
         return image[window]
-    bottom, right = (part.indices(side)[1] for part, side in zip(window, size, strict=True))
-    scale_y, scale_x = size[0] / height, size[1] / width
-    # The filter reaches two pixels further; 32 more columns, as OpenCV rounds otherwise at the end of a row.
-    rows = min(height, ceil(bottom / scale_y) + 3)
-    columns = min(width, ceil((right + 32) / scale_x) + 3)
-    # OpenCV is slower at scales that are no ratio of whole sizes, and copies a part that would keep its size.
-    if 2 * rows * columns > height * width or (round(rows * scale_y), round(columns * scale_x)) == (rows, columns):
-        return cv2.resize(image, size[::-1], interpolation=cv2.INTER_CUBIC)[window]
-    part = image[:rows, :columns]
-    return cv2.resize(part, None, fx=scale_x, fy=scale_y, interpolation=cv2.INTER_CUBIC)[window]
+    ends = (part.indices(side)[1] for part, side in zip(window, size, strict=True))
+    sides, factors = zip(*map(_enough, image.shape[:2], size, ends), strict=True)
+    # The result's pixels keep their places only where the part begins with the image's first pixel. Copied, as the
+    # stored image is read-only.
+    part = torch.from_numpy(image[None, : sides[0], : sides[1]].copy()).permute(0, 3, 1, 2)
+    scaled = F.interpolate(part, scale_factor=factors, mode="bicubic", antialias=True)
+    return scaled[0].permute(1, 2, 0).numpy()[window]
+
+
+def _enough(old: int, new: int, end: int) -> tuple[int, float]:
+    """Along a side that is scaled from ``old`` to ``new`` pixels: how many of the ``old`` the first ``end`` of the
+    ``new`` need, and the factor to scale by."""
+    factor = new / old
+    reach = BICUBIC_REACH * max(1, 1 / factor)
+    needed = min(old, ceil(end / factor + reach) + 1)
+    if new != old:
+        factor += 1e-6 / old  # as PyTorch rounds the new size down
+        if int(needed * factor) == needed:  # it would take the pixels as they are
+            needed = old
+    return needed, factor
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int], window: tuple[slice, slice] = WHOLE) -> np.ndarray:

@@ -14,7 +14,7 @@ from torch import Tensor
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 JITTER = (0.4, 0.4, 0.4, 0.1)  # brightness, contrast, saturation, hue
-BLUR_KERNEL, BLUR_SIGMA = 5, 1.1  # 0.3 * ((5 - 1) / 2 - 1) + 0.8, as OpenCV derives it
+BLUR_ROW = np.array([1, 4, 6, 4, 1]) / 16  # what OpenCV takes for a kernel of 5 and sigma 0
 P_BLUR, P_JITTER, P_GRAYSCALE = 0.5, 0.8, 0.2
 _LUMA = (0.299, 0.587, 0.114)
 _ORDERS = np.array([[(i, j, k, 6 - i - j - k)] for i in range(4) for j in range(4) for k in range(4)
@@ -97,15 +97,13 @@ def _by_channel(values: tuple[float, float, float], device: torch.device) -> Ten
 
 
 def gaussian_blur(images: Tensor) -> Tensor:
-    """Blur with a 5x5 Gaussian, edges reflected, as OpenCV does it."""
-    half = BLUR_KERNEL // 2
-    weights = np.exp(-(np.arange(-half, half + 1) ** 2) / (2 * BLUR_SIGMA**2))
-    weights /= weights.sum()
+    """Blur with ``BLUR_ROW`` along rows and columns, edges reflected: ``cv2.GaussianBlur(image, (5, 5), 0)``."""
+    half = len(BLUR_ROW) // 2
     images = F.pad(images, (half, half, half, half), mode="reflect")
     for axis in (3, 2):  # sums of shifted images: several times faster than convolutions of one channel
-        shifted = [images.narrow(axis, at, images.shape[axis] - 2 * half) for at in range(BLUR_KERNEL)]
-        images = shifted[0] * weights[0]
-        for weight, image in zip(weights[1:], shifted[1:], strict=True):
+        shifted = [images.narrow(axis, at, images.shape[axis] - 2 * half) for at in range(len(BLUR_ROW))]
+        images = shifted[0] * BLUR_ROW[0]
+        for weight, image in zip(BLUR_ROW[1:], shifted[1:], strict=True):
             images.add_(image, alpha=weight)
     return images
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dataloaders import published_classes
+from dataloaders.geometry import resize_image
 from dataloaders.photometry import normalise, to_unit
 from dataloaders.reading import read_image
 from dataloaders.streams import pad_to_multiple
@@ -101,9 +101,8 @@ class Predictor:
 
     def _view(self, crop: np.ndarray, scale: float, mirror: bool) -> Tensor:
         size = crop.shape[:2]
-        height, width = scaled_size = [max(1, round(side * scale)) for side in size]
-        if scale != 1:
-            crop = cv2.resize(crop, (width, height), interpolation=cv2.INTER_CUBIC)  # as the training scales images
+        height, width = scaled_size = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+        crop = resize_image(crop, scaled_size)
         if mirror:
             crop = crop[:, ::-1]
         padded = pad_to_multiple(crop).transpose(2, 0, 1)
@@ -113,7 +112,7 @@ class Predictor:
         logits = logits[..., :height, :width].float()
         if mirror:
             logits = logits.flip(-1)
-        if scaled_size != list(size):
+        if scaled_size != size:
             logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
         return logits[0]
 
