@@ -1,17 +1,19 @@
 """One process or many: a handful of plain functions. CUDA talks through NCCL, the CPU through gloo."""
 
+import json
 import multiprocessing.connection
 import os
-import pickle
 import signal
 import socket
 import sys
+import tempfile
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,6 +21,7 @@ import torch.multiprocessing as mp
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from utils.errors import UsageError
+from utils.files import write_whole
 from utils.stop import StopRequest
 
 _POLL = 0.02  # seconds
@@ -98,8 +101,10 @@ def _supervise(args: tuple, processes: int) -> None:
         for process in started:
             process.terminate()
 
-    with StopRequest(ask_all) as stop:
-        context = mp.start_processes(_enter, args, processes, join=False, start_method="spawn")
+    # A folder of its own, which nobody else can open, and plain text in it: PyTorch's own error files are unpickled
+    # from names in the shared temporary folder, where another user may put one.
+    with tempfile.TemporaryDirectory(prefix="usrn-") as folder, StopRequest(ask_all) as stop:
+        context = mp.start_processes(_enter, (*args, Path(folder)), processes, join=False, start_method="spawn")
         started += context.processes
         if stop.asked:
             ask_all()
@@ -110,26 +115,43 @@ def _supervise(args: tuple, processes: int) -> None:
                 running = [process for process in running if process.is_alive()]
         finally:
             exit_codes = _end(started)
-    if not any(exit_codes):
-        return
-    # The others fail because the first has: one that was killed, or else the one whose report is the oldest.
-    reports = {number: Path(file) for number, file in enumerate(context.error_files) if os.path.exists(file)}
-    killed = [
-        number for number, code in enumerate(exit_codes) if code is not None and code < 0 and number not in reports
-    ]
-    if stop.asked and (killed or not reports):
+        failures = {number: failure for number in range(processes) if (failure := _Failure.read(Path(folder), number))}
+    if any(exit_codes):
+        _raise_first_failure(exit_codes, failures, stop.asked)
+
+
+class _Failure(NamedTuple):
+    """What a process failed of: a user's mistake with its message, or any other error with its traceback."""
+
+    when: float
+    is_users: bool
+    text: str
+
+    @classmethod
+    def read(cls, folder: Path, number: int) -> "_Failure | None":
+        path = folder / f"{number}.json"
+        return cls(*json.loads(path.read_text())) if path.is_file() else None
+
+    def write(self, folder: Path, number: int) -> None:
+        write_whole(folder / f"{number}.json", json.dumps(self), flush=False)
+
+
+def _raise_first_failure(exit_codes: list[int | None], failures: dict[int, _Failure], asked: bool) -> None:
+    """The others fail because the first has: one that ended without a word, or else the one that spoke first."""
+    silent = {number: code for number, code in enumerate(exit_codes) if code and number not in failures}
+    if asked and (silent or not failures):
         raise KeyboardInterrupt  # outside of training there is nothing to put down
-    if killed:
-        name = signal.Signals(-exit_codes[killed[0]]).name
+    if silent:
+        number, code = min(silent.items(), key=lambda item: item[1])
+        how = f"exit code {code}" if code > 0 else signal.Signals(-code).name
         raise UsageError(
-            f"process {killed[0]} of {processes} ended with {name}{' (out of memory?)' if name == 'SIGKILL' else ''}; "
+            f"process {number} of {len(exit_codes)} ended with {how}{' (out of memory?)' if how == 'SIGKILL' else ''}; "
             "the others were ended too. The same command with --resume auto goes on from the last checkpoint."
         )
-    number = min(reports, key=lambda number: reports[number].stat().st_mtime_ns)
-    text = pickle.loads(reports[number].read_bytes())  # written by this very process's children
-    if "UsageError: " in text:
-        raise UsageError(text)
-    raise mp.ProcessRaisedException(f"\n\n-- process {number} failed:\n{text}", number, started[number].pid)
+    number = min(failures, key=lambda number: failures[number].when)
+    if failures[number].is_users:
+        raise UsageError(failures[number].text)
+    raise RuntimeError(f"process {number} failed:\n{failures[number].text}")
 
 
 def _end(processes: list[multiprocessing.process.BaseProcess]) -> list[int | None]:
@@ -145,10 +167,17 @@ def _end(processes: list[multiprocessing.process.BaseProcess]) -> list[int | Non
     return exit_codes
 
 
-def _enter(local_rank: int, function: Callable, args: tuple, processes: int, address: str, device: str) -> None:
+def _enter(
+    local_rank: int, function: Callable, args: tuple, processes: int, address: str, device: str, failures: Path
+) -> None:
     if device == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
-    _run(function, args, local_rank, device, {"init_method": address, "rank": local_rank, "world_size": processes})
+    try:
+        _run(function, args, local_rank, device, {"init_method": address, "rank": local_rank, "world_size": processes})
+    except Exception as error:
+        is_users = isinstance(error, UsageError)
+        _Failure(time.time(), is_users, str(error) if is_users else traceback.format_exc()).write(failures, local_rank)
+        sys.exit(1)
 
 
 def _run_under_torchrun(function: Callable, args: tuple, local_rank: int, device: str) -> None:

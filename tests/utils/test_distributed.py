@@ -1,6 +1,10 @@
+import os
+import pickle
 import socket
+import tempfile
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import torch
@@ -36,6 +40,54 @@ def test_sum_and_mean_are_over_all_processes(two_processes):
 
 def test_user_gets_the_message_of_a_failed_process_alone(two_processes):
     assert str(two_processes[1]) == "mask.png: it is broken.\nMend it."
+
+
+def leave_without_a_word(device: torch.device) -> None:
+    os._exit(3)
+
+
+class Planted:
+    """Runs code where it is unpickled."""
+
+    def __init__(self, trace: Path):
+        self.trace = trace
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.trace),)
+
+
+def test_error_file_that_another_user_plants_is_not_unpickled(tmp_path, monkeypatch):
+    trace, start = tmp_path / "code was run", torch.multiprocessing.start_processes
+
+    def start_and_plant(*args, **options):
+        context = start(*args, **options)
+        for name in context.error_files:
+            Path(name).write_bytes(pickle.dumps(Planted(trace)))
+            planted.append(Path(name))
+        return context
+
+    planted: list[Path] = []
+    monkeypatch.setattr(torch.multiprocessing, "start_processes", start_and_plant)
+    try:
+        with pytest.raises(UsageError, match="process [01] of 2 ended with exit code 3"):
+            launch(leave_without_a_word, (), 2, "cpu")
+    finally:
+        for path in planted:
+            path.unlink()
+    assert len(planted) == 2
+    assert not trace.exists()
+
+
+def note_folders(shared: Path, device: torch.device) -> None:
+    if rank() == 0:
+        raise ValueError([oct(path.stat().st_mode) for path in shared.iterdir()])
+
+
+def test_errors_of_processes_pass_through_a_folder_that_only_their_user_opens(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(RuntimeError, match=r"ValueError: \['0o40700'\]"):
+        launch(note_folders, (tmp_path,), 2, "cpu")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_process_needs_no_group(tmp_path):
