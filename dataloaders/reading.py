@@ -1,60 +1,26 @@
 """Image and mask files as arrays, each checked as it is read (docs/data.md says what is taken and what refused)."""
 
-import io
 import struct
-import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from dataloaders.images import image_size as image_size
+from dataloaders.images import read_image as read_image
+from dataloaders.images import turned
+from dataloaders.opening import MAX_PIXELS, content_of, opened, orientation_of
 from dataloaders.sets.description import Sample
 from utils.errors import UsageError
 from utils.palette import indices_of_colours, voc_palette
 
 IGNORE = -1
 """In memory, the target of a pixel without a class or subclass, whatever value its file has for it."""
-MAX_PIXELS = 89_478_485
-"""Pixels of the largest file that is decoded: Pillow's own limit against decompression bombs."""
-IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # nothing else is tried: some of Pillow's decoders run programs
 MASK_FORMATS = ("PNG", "BMP", "TIFF", "JPEG")  # JPEG only to be refused by its name
 _OUTSIDE = -2  # in memory, a value that is no index and is not ignored either
 _WANTED = "Save it as a single-channel or palette PNG whose values are the class indices."
-
-# Whatever these would say without a name, the messages below say with the name of the file.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-cv2.setLogLevel(0)
-
-
-def read_image(path: Path, *, upright: bool = False) -> np.ndarray:
-    """An image file as RGB, uint8 (H, W, 3).
-
-    16-bit values are brought to 8 bit, gray and CMYK to RGB; transparency is dropped. ``upright`` turns the image as
-    its EXIF orientation says.
-    """
-    content = _content(path, "an image")
-    with _header(path, content, "an image", IMAGE_FORMATS):
-        pass
-    flags = cv2.IMREAD_COLOR_RGB | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
-    try:
-        # Not imread, which takes a truncated JPEG for whole and some names for missing files.
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise _unreadable(path, "an image", "it is truncated or damaged")
-    return image
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image or mask file, as stored, from its header."""
-    with _header(path, path, "an image", IMAGE_FORMATS) as image:
-        return image.height, image.width
 
 
 def read_pair(
@@ -136,14 +102,16 @@ def _target_table(size: int, count: int, ignored: int) -> np.ndarray:
 
 def _read_values(path: Path) -> np.ndarray:
     """Values of a mask file: uint8 or uint16 (H, W), or the colours of an RGB mask, uint8 (H, W, 3)."""
-    content = _content(path, "a mask")
+    content = content_of(path, "a mask")
     plain = _plain_png(content)
     if plain is not None:
         return plain
-    with _header(path, content, "a mask", MASK_FORMATS) as image:
+    with opened(path, content, "a mask", MASK_FORMATS) as image:
         kind, values = image.format, np.asarray(image)
+        if kind != "TIFF":  # which Pillow has turned
+            values = turned(values, orientation_of(image))
     if kind == "PNG":
-        with _header(path, content, "a mask", MASK_FORMATS) as unread:
+        with opened(path, content, "a mask", MASK_FORMATS) as unread:
             unread.verify()  # the check sums: decoding passes over those at the end
     if kind == "JPEG":
         raise UsageError(f"{path}: is a JPEG, whose compression changes class indices. Save the mask as a PNG.")
@@ -177,7 +145,9 @@ def _plain_png(content: bytes) -> np.ndarray | None:
             return None
         name = content[at + 4 : at + 8]
         end = at + 8 + int.from_bytes(content[at : at + 4], "big")
-        if name == b"tRNS" or zlib.crc32(content[at + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
+        if name in (b"tRNS", b"eXIf") or zlib.crc32(content[at + 4 : end]) != int.from_bytes(
+            content[end : end + 4], "big"
+        ):
             return None
         if name == b"IDAT":
             data.append(content[at + 8 : end])
@@ -207,33 +177,3 @@ def _from_colours(
     raise UsageError(
         f"{path}: is an RGB image, not a mask of class indices; its colour {unknown} is not that of one class. {way}"
     )
-
-
-def _content(path: Path, what: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, what, error) from None
-
-
-@contextmanager
-def _header(path: Path, source: Path | bytes, what: str, formats: tuple[str, ...]) -> Iterator[Image.Image]:
-    """The file opened by Pillow, its size checked and nothing decoded yet; what fails names the file."""
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            yield image
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UsageError(f"{path}: refused: more than {MAX_PIXELS:,} pixels (decompression bomb). Cut it up.") from None
-    except UsageError:
-        raise
-    except UnidentifiedImageError:
-        raise _unreadable(path, what, f"it is damaged, or none of {', '.join(formats)}") from None
-    except Exception as error:  # a damaged file makes a decoder raise nearly anything
-        raise _unreadable(path, what, error) from None
-
-
-def _unreadable(path: Path, what: str, reason: Exception | str) -> UsageError:
-    reason = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
-    return UsageError(f"{path}: cannot be read as {what} ({reason.splitlines()[0]}). Replace it.")

@@ -333,7 +333,7 @@ def test_mask_is_the_same_however_its_png_is_written(tmp_path, monkeypatch, how,
     if how == "many chunks":
         path.write_bytes(with_small_chunks(path.read_bytes()))
     by_pillow = []
-    monkeypatch.setattr(reading, "_header", lambda *args, header=reading._header: by_pillow.append(1) or header(*args))
+    monkeypatch.setattr(reading, "opened", lambda *args, header=reading.opened: by_pillow.append(1) or header(*args))
     target = read_mask(path, 5)
     assert not by_pillow if quickly else by_pillow
     assert target.dtype == np.int16

@@ -1,0 +1,106 @@
+"""Image files as arrays, each checked as it is read (docs/data.md says what is taken and what refused)."""
+
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dataloaders.opening import content_of, opened, orientation_of, unreadable
+from utils.errors import UsageError
+
+ValueRange = tuple[int, int]
+"""The darkest and the brightest value of a data set's images of more than 8 bit."""
+_EXTRA_SAMPLES, _ALPHA = 338, 2  # TIFF: a band beside the colours, and that it is alpha
+_PLANES, _SEPARATE = 284, 2  # TIFF: one band after the other
+cv2.setLogLevel(0)  # the messages say the same with the name of the file
+
+
+def read_image(path: Path, *, upright: bool = False, value_range: ValueRange | None = None) -> np.ndarray:
+    """An image file as RGB, uint8 (H, W, 3).
+
+    16-bit values are brought to 8 bit, gray and CMYK to RGB; transparency and other bands beyond the third are
+    dropped. ``upright`` turns the image as its EXIF orientation says.
+
+    Parameters
+    ----------
+    value_range
+        The values that become 0 and 255, of an image of 16 bit; None takes the whole range of the type.
+
+    Raises
+    ------
+    UsageError
+        The file is no image, damaged, too large, or holds values of another kind.
+    """
+    pixels, orientation, is_upright = _decode(path)
+    image = as_rgb(pixels, path, value_range)
+    if upright == is_upright:
+        return image
+    return turned(image, orientation if upright else _INVERSE.get(orientation, orientation))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image or mask file, as stored, from its header."""
+    with opened(path, path, "an image") as image:
+        turn = image.format == "TIFF" and orientation_of(image) >= 5
+        return (image.width, image.height) if turn else (image.height, image.width)
+
+
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Stored pixels (H, W, …) as a viewer shows them that follows the EXIF orientation."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+_INVERSE = {6: 8, 8: 6}  # all other turns undo themselves
+
+
+def as_rgb(pixels: np.ndarray, path: Path | str, value_range: ValueRange | None = None) -> np.ndarray:
+    """Gray (H, W) or colours (H, W, 3) as uint8 (H, W, 3); integers of 16 bit are scaled, any other are refused."""
+    if pixels.dtype != np.uint8:
+        if pixels.dtype.kind not in "ui" or pixels.dtype.itemsize != 2:
+            kind = "floating-point numbers" if pixels.dtype.kind == "f" else "whole numbers"
+            raise UsageError(
+                f"{path}: holds {8 * pixels.dtype.itemsize}-bit {kind}, whose range of brightness nobody knows. Save "
+                "it with 8 or 16 bits."
+            )
+        pixels = _eight_bit_table(pixels.dtype.str, value_range)[pixels.view(np.uint16)]
+    return pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+
+
+@cache
+def _eight_bit_table(dtype: str, value_range: ValueRange | None) -> np.ndarray:
+    """uint8 (65536,): the 8-bit value of all 16-bit values, by their bits as an unsigned number."""
+    values = np.arange(2**16, dtype=np.uint16).view(dtype).astype(float)
+    low, high = value_range or (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return ((values - low) * (255 / max(1, high - low))).round().clip(0, 255).astype(np.uint8)
+
+
+def _decode(path: Path) -> tuple[np.ndarray, int, bool]:
+    """Values as they are stored, gray (H, W) or RGB (H, W, 3); the orientation; and whether it was followed."""
+    content = content_of(path, "an image")
+    with opened(path, content, "an image") as header:
+        orientation, is_tiff = orientation_of(header), header.format == "TIFF"
+        if is_tiff:
+            bits, extra = header.tag_v2.get(258, (1,)), header.tag_v2.get(_EXTRA_SAMPLES, ())
+            if bits[0] == 16 and len(bits) > 1 and header.tag_v2.get(_PLANES) == _SEPARATE:
+                raise UsageError(f"{path}: is a TIFF of 16 bit with one band after the other. Save it interleaved.")
+            if bits[0] == 8 and (_ALPHA in extra or len(extra) > 1):  # OpenCV multiplies by alpha, or knows no such
+                return np.asarray(header.convert("RGB")), orientation, True
+    # OpenCV turns every TIFF, as Pillow does; and reads bands of 16 bit whole only if it may leave them as they are.
+    flags = cv2.IMREAD_UNCHANGED if is_tiff else cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH
+    try:
+        # Not imread, which takes a truncated JPEG for whole and some names for missing files.
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise unreadable(path, "an image", "it is truncated or damaged")
+    if is_tiff and pixels.ndim == 3:
+        pixels = np.ascontiguousarray(pixels[..., 2::-1])
+    return pixels, orientation, is_tiff
