@@ -19,7 +19,7 @@ from trainer.evaluation.evaluate import (
     scores_table,
     whole_image_loader,
 )  # fmt: skip
-from trainer.evaluation.image_scores import IMAGE_SCORES, ImageScores
+from trainer.evaluation.image_scores import ImageScores
 from trainer.evaluation.report import write_report
 from trainer.loop.assembly import make_network
 from trainer.loop.resume import NEWEST, checkpoint_to_go_on_from, subclass_source
@@ -168,7 +168,7 @@ def test(config: Config, options: Options, device: torch.device) -> None:
 
         loader = whole_image_loader(config, data, data.validation, device)
         result = evaluate(network, loader, len(data.classes), device, on_image=on_image)
-        image_scores.save(config.run_dir / IMAGE_SCORES)
+        image_scores.save(config.run_dir)
         if is_main():
             save_results(results, data.classes, result, checkpoint=str(path))
         record.done(source)

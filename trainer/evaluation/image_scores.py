@@ -4,42 +4,55 @@ import csv
 import io
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dataloaders.sets.description import Sample
 from utils.distributed import all_sum, is_main
-from utils.files import write_whole
-from utils.metrics import ConfusionMatrix, scores
+from utils.files import write_atomically, write_whole
+from utils.metrics import ConfusionMatrix
 
-IMAGE_SCORES = "images.csv"
+IMAGE_SCORES, IMAGE_COUNTS = "images.csv", "images.npz"
 
 
 class ImageScores:
-    """Mean IoU of every image over the classes in its mask; called by ``evaluate`` with each image."""
+    """Mean IoU of every image over the classes in its mask; called by ``evaluate`` with each image.
+
+    Attributes
+    ----------
+    counts
+        int64 (N, 3, C): for every image and class the pixels that are right, in the target, and predicted.
+    """
 
     def __init__(self, samples: tuple[Sample, ...], n_classes: int, device: torch.device):
         self.n_classes = n_classes
         self.position = {sample.id: position for position, sample in enumerate(samples)}
-        self.values = torch.zeros(len(samples), dtype=torch.float64, device=device)
+        self.counts = torch.zeros(len(samples), 3, n_classes, dtype=torch.int64, device=device)
 
     def __call__(self, sample: Sample, image: Tensor, target: Tensor, prediction: Tensor) -> None:
         confusion = ConfusionMatrix(self.n_classes, prediction.device)
         confusion.update(prediction, target.to(prediction.device))
-        result = scores(confusion.counts)
-        self.values[self.position[sample.id]] = result.iou[result.counts.sum(1) > 0].mean()
+        counts = confusion.counts
+        self.counts[self.position[sample.id]] = torch.stack([counts.diagonal(), counts.sum(1), counts.sum(0)])
 
-    def save(self, path: Path) -> None:
-        """Write ``image,mean_iou`` for the images of all processes; the score of one without labels stays empty."""
-        values = all_sum(self.values).tolist()  # an image is one process's, and 0 with the others
+    def save(self, folder: Path) -> None:
+        """Write the scores to ``images.csv`` and the counts to ``images.npz``, for the images of all processes.
+
+        The score of an image without labels stays empty.
+        """
+        counts = all_sum(self.counts).cpu()  # an image is one process's, and 0 with the others
         if not is_main():
             return
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("image", "mean_iou"))
-        for id_, value in zip(self.position, values, strict=True):
-            writer.writerow((id_, "" if value != value else f"{value:.6f}"))
-        write_whole(path, text.getvalue())
+        for id_, (right, target, predicted) in zip(self.position, counts, strict=True):
+            iou = (right.double() / (target + predicted - right))[target > 0].mean()
+            writer.writerow((id_, "" if iou.isnan() else f"{iou:.6f}"))
+        write_whole(folder / IMAGE_SCORES, text.getvalue())
+        ids = np.array(list(self.position))
+        write_atomically(folder / IMAGE_COUNTS, lambda file: np.savez_compressed(file, ids=ids, counts=counts.numpy()))
 
 
 def read_image_scores(path: Path) -> dict[str, float]:

@@ -1,3 +1,4 @@
+import numpy as np
 import torch
 
 from dataloaders import Sample
@@ -11,8 +12,12 @@ def test_score_of_an_image_is_the_mean_over_the_classes_in_its_mask(tmp_path):
     image_scores(samples[1], None, target, target)
     image_scores(samples[0], None, target, torch.tensor([[0, 0, 1, 2]]))  # classes 1 and 2 are not in the mask
     image_scores(samples[2], None, torch.full((1, 4), -1), target)
-    image_scores.save(tmp_path / "images.csv")
+    image_scores.save(tmp_path)
     assert read_image_scores(tmp_path / "images.csv") == {"half, wrong": 0.5, "right": 1.0}
+    counts = np.load(tmp_path / "images.npz")
+    assert counts["ids"].tolist() == [sample.id for sample in samples]
+    assert counts["counts"][0].tolist() == [[2, 0, 0], [4, 0, 0], [2, 1, 1]]  # right, target, predicted
+    assert not counts["counts"][2].any()
 
 
 def test_no_file_is_no_scores(tmp_path):
