@@ -37,7 +37,7 @@ from benchmarks.original_streams import OriginalStream  # noqa: E402
 from dataloaders.geometry import LABELLED_SCALES, UNLABELLED_SCALES, Geometry  # noqa: E402
 from dataloaders.photometry import apply_photometry, normalise, to_unit  # noqa: E402
 from dataloaders.prepare.pictures import uncompressed_png  # noqa: E402
-from dataloaders.sets.description import Sample  # noqa: E402
+from dataloaders.sets.description import Sample, SegmentationData  # noqa: E402
 from dataloaders.streams import LabelledStream, UnlabelledStream  # noqa: E402
 from utils.palette import save_mask, voc_palette  # noqa: E402
 
@@ -125,11 +125,10 @@ def our_stream(samples: tuple[Sample, ...], setting: Setting, stream: str, subcl
     geometry = Geometry(setting.crop_size, setting.base_size, scales, flip=True, rotate=False, blur=False)
     if stream == "unlabelled":
         return UnlabelledStream(samples, geometry, seed=0, cache_bytes=cache_bytes)
+    classes = tuple(map(str, range(N_CLASSES)))
     return LabelledStream(
-        samples,
+        SegmentationData(classes, voc_palette(), samples, (), (), ignore_index=255),
         geometry,
-        n_classes=N_CLASSES,
-        ignore_index=255,
         seed=0,
         jitter=setting.jitter,
         subclass_dir=subclass_dir,

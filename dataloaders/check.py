@@ -4,13 +4,13 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import cv2
 import numpy as np
 
-from dataloaders.reading import IGNORE, image_size, read_image, read_pair
+from dataloaders.reading import IGNORE, image_size, read_image
 from dataloaders.sets.description import Sample, SegmentationData
 from utils.config import Config
 from utils.errors import UsageError
@@ -73,20 +73,21 @@ def check_data(config: Config, data: SegmentationData, workers: int | None = Non
     """Read every image and mask of a run once, on ``workers`` processes (all cores unless given)."""
     splits = {split: getattr(data, split) for split in SPLITS}
     samples = list(dict.fromkeys(sample for split in splits.values() for sample in split))
-    look = partial(_look, n_classes=len(data.classes), ignore_index=config.ignore_index, palette=data.palette)
+    look = partial(_look, replace(data, labelled=(), unlabelled=(), validation=()))  # no lists go to the processes
     found = for_each(look, samples, workers=workers or cores(), label="reading")
     finding_of = dict(zip(samples, found, strict=True))
     findings = {split: [finding_of[sample] for sample in splits[split]] for split in SPLITS}
     return DataReport(data.classes, findings, _notes(config, data, findings))
 
 
-def _look(sample: Sample, n_classes: int, ignore_index: int, palette: np.ndarray) -> Finding:
+def _look(data: SegmentationData, sample: Sample) -> Finding:
     cv2.setNumThreads(0)
     finding, image, mask = Finding(), None, None
+    n_classes = len(data.classes)
     with decoder_complaints() as complaints:
         if sample.label is not None:
             try:
-                image, mask = read_pair(sample, n_classes, ignore_index, palette)
+                image, mask = data.read_pair(sample)
             except UsageError as error:
                 finding.wrong.append(str(error))
         if image is None:

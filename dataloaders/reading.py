@@ -12,7 +12,6 @@ from dataloaders.images import image_size as image_size
 from dataloaders.images import read_image as read_image
 from dataloaders.images import turned
 from dataloaders.opening import MAX_PIXELS, content_of, opened, orientation_of
-from dataloaders.sets.description import Sample
 from utils.errors import UsageError
 from utils.palette import indices_of_colours, voc_palette
 
@@ -21,26 +20,6 @@ IGNORE = -1
 MASK_FORMATS = ("PNG", "BMP", "TIFF", "JPEG")  # JPEG only to be refused by its name
 _OUTSIDE = -2  # in memory, a value that is no index and is not ignored either
 _WANTED = "Save it as a single-channel or palette PNG whose values are the class indices."
-
-
-def read_pair(
-    sample: Sample, n_classes: int, ignore_index: int = 255, palette: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Image and class mask of a sample, as ``read_image`` and ``read_mask`` give them, of one size.
-
-    The mask says whether the EXIF orientation counts: the image is turned only where that makes the two fit.
-    """
-    mask = read_mask(sample.label, n_classes, ignore_index, palette)
-    image = read_image(sample.image)
-    if image.shape[:2] != mask.shape:
-        upright = read_image(sample.image, upright=True)
-        if upright.shape[:2] != mask.shape:
-            raise UsageError(
-                f"{sample.label}: is {mask.shape[1]} x {mask.shape[0]} pixels, but its image {sample.image} is "
-                f"{image.shape[1]} x {image.shape[0]}. Make them the same size."
-            )
-        image = upright
-    return image, mask
 
 
 def read_mask(path: Path, n_classes: int, ignore_index: int = 255, palette: np.ndarray | None = None) -> np.ndarray:

@@ -190,7 +190,7 @@ def summary(config: Config, options: Options, device: torch.device) -> None:
             )
     data = open_data(config)
     picture = config.run_dir / "comparison.png"
-    save_comparison(picture, data, {name: run_dir / "preds" for name, run_dir in runs.items()}, config.ignore_index)
+    save_comparison(picture, data, {name: run_dir / "preds" for name, run_dir in runs.items()})
     columns = {name: read_results(run_dir / "results.json") for name, run_dir in runs.items()}
     log.info(f"\n{config.experim_name.removesuffix('_usrn')}, {len(data.validation)} validation images")
     log.info(scores_table(data.classes, columns))

@@ -39,7 +39,8 @@ def open_cityscapes(config: Config) -> SegmentationData:
         validation = tuple(
             _validation_sample(root, path) for path in _files(root, "leftImg8bit/val", f"*/*{_IMAGE}.png")
         )
-    return SegmentationData(CLASSES, palette_of(CITYSCAPES_COLOURS), labelled, unlabelled, validation)
+    palette = palette_of(CITYSCAPES_COLOURS)
+    return SegmentationData(CLASSES, palette, labelled, unlabelled, validation, ignore_index=config.ignore_index)
 
 
 def _validation_sample(root: Path, image: Path) -> Sample:

@@ -88,7 +88,9 @@ def open_described(root: Path, config: Config) -> SegmentationData:
             "--init_data again with --force."
         )
     palette = palette_of(tuple(described.colours))
-    return SegmentationData(classes, palette, tuple(labelled), tuple(unlabelled), tuple(validation))
+    return SegmentationData(
+        classes, palette, tuple(labelled), tuple(unlabelled), tuple(validation), ignore_index=config.ignore_index
+    )
 
 
 def read_description(path: Path) -> Description:

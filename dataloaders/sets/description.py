@@ -1,11 +1,12 @@
 """What a data set is: classes, colours, and which image and mask belong together."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from dataloaders.reading import read_image, read_mask
 from utils.errors import UsageError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -33,6 +34,8 @@ class SegmentationData:
         uint8 (256, 3), the RGB colour of every mask value.
     labelled, unlabelled, validation
         The images of a run. Labelled and validation samples have masks.
+    ignore_index
+        The mask value of pixels without a class.
 
     Raises
     ------
@@ -45,6 +48,7 @@ class SegmentationData:
     labelled: tuple[Sample, ...]
     unlabelled: tuple[Sample, ...]
     validation: tuple[Sample, ...]
+    ignore_index: int = field(kw_only=True)
 
     def __post_init__(self):
         if not 2 <= len(self.classes) <= 255:
@@ -55,6 +59,38 @@ class SegmentationData:
         for samples in (self.labelled, self.validation):
             _check_names({sample.image: sample.id for sample in samples})
             _check_names({sample.label: sample.label.name for sample in samples if sample.label is not None})
+
+    def read_mask(self, path: Path) -> np.ndarray:
+        """A class mask of this data set as int16 (H, W), ``IGNORE`` where a pixel has no class.
+
+        Raises
+        ------
+        UsageError
+            As ``dataloaders.reading.read_mask``.
+        """
+        return read_mask(path, len(self.classes), self.ignore_index, self.palette)
+
+    def read_pair(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+        """Image, uint8 (H, W, 3), and class mask, int16 (H, W), of a sample that has a mask.
+
+        The mask says whether the EXIF orientation counts: the image is turned only where that makes the two fit.
+
+        Raises
+        ------
+        UsageError
+            One of them cannot be read, or they are not of one size.
+        """
+        mask = self.read_mask(sample.label)
+        image = read_image(sample.image)
+        if image.shape[:2] != mask.shape:
+            upright = read_image(sample.image, upright=True)
+            if upright.shape[:2] != mask.shape:
+                raise UsageError(
+                    f"{sample.label}: is {mask.shape[1]} x {mask.shape[0]} pixels, but its image {sample.image} is "
+                    f"{image.shape[1]} x {image.shape[0]}. Make them the same size."
+                )
+            image = upright
+        return image, mask
 
 
 def _check_names(names: dict[Path, str]) -> None:

@@ -93,7 +93,7 @@ def _open(
         choose=lambda n, seed: _choose(pool, masks, n, seed),
         samples=samples,
     )
-    return SegmentationData(classes, palette, labelled, unlabelled, validation)
+    return SegmentationData(classes, palette, labelled, unlabelled, validation, ignore_index=config.ignore_index)
 
 
 def _choose(pool: list[str], masks: dict[str, Path], n_labelled: int, seed: int) -> tuple[list[str], list[str]]:

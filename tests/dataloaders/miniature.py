@@ -1,11 +1,19 @@
 """Tiny image and mask files, and configurations that open them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
+from dataloaders.geometry import Geometry
+from dataloaders.sets.description import Sample, SegmentationData
+from dataloaders.streams import LabelledStream
 from utils.config import Config
+from utils.palette import voc_palette
+
+GEOMETRY = Geometry(crop_size=16, base_size=20, scales=(0.5, 2.0), flip=True, rotate=False, blur=False)
 
 
 def config_of(root: Path, dataset: str, *, n_labelled: int = 2, **keys) -> Config:
@@ -24,6 +32,39 @@ def config_of(root: Path, dataset: str, *, n_labelled: int = 2, **keys) -> Confi
     )
 
 
+def data_of(
+    labelled: Sequence[Sample] = (),
+    *,
+    unlabelled: Sequence[Sample] = (),
+    validation: Sequence[Sample] = (),
+    classes: Sequence[str] = ("ground", "tree", "house"),
+    palette: np.ndarray | None = None,
+    ignore_index: int = 255,
+) -> SegmentationData:
+    """An opened data set of these samples."""
+    return SegmentationData(
+        tuple(classes),
+        voc_palette() if palette is None else palette,
+        tuple(labelled),
+        tuple(unlabelled),
+        tuple(validation),
+        ignore_index=ignore_index,
+    )
+
+
+def labelled_stream(samples: Sequence[Sample], geometry: Geometry = GEOMETRY, seed: int = 0, **more) -> LabelledStream:
+    """A stream of the three classes of ``data_of``."""
+    return LabelledStream(data_of(samples), geometry, seed=seed, **more)
+
+
+def same_items(one: dict, other: dict) -> bool:
+    """Whether two items or batches of a stream hold the same."""
+    return one.keys() == other.keys() and all(
+        torch.equal(one[name], other[name]) if isinstance(one[name], torch.Tensor) else one[name] == other[name]
+        for name in one
+    )
+
+
 def write_image(path: Path, values=100, size: tuple[int, int] = (8, 8)) -> Path:
     """An RGB image of one colour, or of these values; ``size`` is (H, W)."""
     values = np.broadcast_to(np.asarray(values, np.uint8), (*size, 3)) if np.ndim(values) < 3 else values
@@ -33,6 +74,14 @@ def write_image(path: Path, values=100, size: tuple[int, int] = (8, 8)) -> Path:
 def write_mask(path: Path, values=0, size: tuple[int, int] = (8, 8)) -> Path:
     """A single-channel mask of one index, or of these; 16 bit where they are uint16."""
     return _write(path, np.full(size, values, np.uint8) if np.ndim(values) == 0 else values)
+
+
+def save_turned(path: Path, size: tuple[int, int], orientation: int = 6) -> Path:
+    """An image of ``size`` (H, W) as stored, with an EXIF orientation; 6: to be turned by 90 degrees."""
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    Image.fromarray(np.zeros((*size, 3), np.uint8)).save(path, exif=tags)
+    return path
 
 
 def _write(path: Path, values: np.ndarray) -> Path:

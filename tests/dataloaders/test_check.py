@@ -1,11 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from dataloaders.check import check_data
-from dataloaders.sets.description import Sample, SegmentationData
-from tests.dataloaders.miniature import config_of, write_image, write_mask
-from utils.palette import voc_palette
+from dataloaders.sets.description import Sample
+from tests.dataloaders.miniature import config_of, data_of, write_image, write_mask
 
 NOISE = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
 
@@ -19,9 +20,7 @@ def data(tmp_path):
         return Sample(name, image, write_mask(tmp_path / "masks" / f"{name}.png", 1, (16, 24)) if mask else None)
 
     labelled, unlabelled = [sample(name) for name in "abc"], [sample(name, mask=False) for name in "de"]
-    return SegmentationData(
-        ("ground", "tree", "house"), voc_palette(), tuple(labelled), tuple(unlabelled), (sample("f"),)
-    )
+    return data_of(labelled, unlabelled=unlabelled, validation=[sample("f")])
 
 
 def check(data, **keys):
@@ -68,11 +67,11 @@ def test_notes_say_what_is_no_mistake_but_worth_knowing(data):
     notes = "\n".join(check(data).notes)
     assert "labelled: no pixel of ground, house" in notes
     assert "3 labelled images are fewer than a batch" in notes
-    leaking = SegmentationData(data.classes, data.palette, data.labelled, data.unlabelled, data.labelled[:1])
+    leaking = replace(data, validation=data.labelled[:1])
     assert "1 labelled images are validation images as well" in "\n".join(check(leaking).notes)
 
 
 def test_many_files_are_read_by_several_processes(data):
     many = tuple(Sample(str(number), data.labelled[0].image) for number in range(70))
-    report = check_data(config_of("nowhere", "custom"), SegmentationData(data.classes, data.palette, (), many, ()), 2)
+    report = check_data(config_of("nowhere", "custom"), data_of(unlabelled=many), 2)
     assert [one.size for one in report.findings["unlabelled"]] == [(16, 24)] * 70

@@ -8,9 +8,8 @@ from PIL import Image
 
 from dataloaders import reading
 from dataloaders.prepare.pictures import uncompressed_png
-from dataloaders.reading import IGNORE, image_size, read_image, read_mask, read_pair, read_subclass_map
-from dataloaders.sets.description import Sample
-from tests.dataloaders.miniature import write_image, write_mask
+from dataloaders.reading import IGNORE, image_size, read_image, read_mask, read_subclass_map
+from tests.dataloaders.miniature import save_turned, write_image, write_mask
 from utils.errors import UsageError
 from utils.palette import palette_of, save_mask, voc_palette
 
@@ -212,33 +211,11 @@ def test_16_bit_image_keeps_its_brightness(tmp_path, values):
     assert np.array_equal(found[..., ::-1], values if values.ndim == 3 else np.dstack([values] * 3))
 
 
-def save_turned(path, size, orientation=6):
-    """An image of ``size`` (H, W) as stored, with an EXIF orientation; 6: to be turned by 90 degrees."""
-    tags = Image.Exif()
-    tags[0x0112] = orientation
-    Image.fromarray(np.zeros((*size, 3), np.uint8)).save(path, exif=tags)
-    return path
-
-
 def test_orientation_tag_is_followed_where_asked(tmp_path):
     path = save_turned(tmp_path / "image.jpg", (4, 6))
     assert read_image(path).shape == (4, 6, 3)
     assert read_image(path, upright=True).shape == (6, 4, 3)
     assert image_size(path) == (4, 6)
-
-
-@pytest.mark.parametrize("size", [(4, 6), (6, 4)])
-def test_mask_says_whether_its_image_is_turned(tmp_path, size):
-    image = save_turned(tmp_path / "image.jpg", (4, 6))
-    sample = Sample("image", image, write_mask(tmp_path / "mask.png", 1, size))
-    image, mask = read_pair(sample, 4)
-    assert image.shape[:2] == mask.shape == size
-
-
-def test_mask_of_another_size_names_both_files(tmp_path):
-    image = save_turned(tmp_path / "image.jpg", (4, 6))
-    with pytest.raises(UsageError, match=r"mask\.png: is 4 x 4 pixels, but its image .*image\.jpg is 6 x 4"):
-        read_pair(Sample("image", image, write_mask(tmp_path / "mask.png", 1, (4, 4))), 4)
 
 
 @pytest.mark.filterwarnings("ignore:Truncated File Read")
@@ -292,7 +269,8 @@ def test_format_whose_decoder_runs_a_program_is_not_tried(tmp_path, read):
 def test_names_with_spaces_and_letters_of_any_script_are_read(tmp_path):
     folder = tmp_path / "Fotos für später" / "照片"
     image, mask = write_image(folder / "größe 1.png", 7), write_mask(folder / "mască 1.png", 1)
-    assert (read_pair(Sample("größe 1", image, mask), 4)[0] == 7).all()
+    assert (read_image(image) == 7).all()
+    assert (read_mask(mask, 4) == 1).all()
 
 
 @pytest.mark.parametrize("read", [read_image, image_size, lambda path: read_mask(path, 4)])

@@ -4,97 +4,14 @@ import torch
 from PIL import Image
 
 from dataloaders.geometry import Geometry
+from dataloaders.loaders import DrawSampler, training_loader
 from dataloaders.reading import IGNORE, read_image
 from dataloaders.sets.description import Sample
-from dataloaders.streams import (
-    DrawSampler,
-    EvaluationStream,
-    LabelledStream,
-    SameSizeSampler,
-    UnlabelledStream,
-    evaluation_loader,
-    training_loader,
-)
-from tests.dataloaders.miniature import write_image, write_mask
+from dataloaders.streams import EvaluationStream, UnlabelledStream
+from tests.dataloaders.miniature import GEOMETRY, data_of, labelled_stream, same_items, write_image, write_mask
 from utils.errors import UsageError
 
-GEOMETRY = Geometry(crop_size=16, base_size=20, scales=(0.5, 2.0), flip=True, rotate=False, blur=False)
 PLAIN = Geometry(crop_size=8, base_size=8, scales=None, flip=False, rotate=False, blur=False)
-
-
-@pytest.fixture
-def samples(tmp_path):
-    """Six images of noise with masks of three classes."""
-    rng = np.random.default_rng(0)
-    return tuple(
-        Sample(
-            f"s{number}",
-            write_image(tmp_path / "images" / f"s{number}.png", rng.integers(0, 256, (20, 24, 3))),
-            write_mask(tmp_path / "masks" / f"s{number}.png", rng.integers(0, 3, (20, 24)).astype(np.uint8)),
-        )
-        for number in range(6)
-    )
-
-
-def labelled_stream(samples, geometry=GEOMETRY, seed=0, **more):
-    return LabelledStream(samples, geometry, n_classes=3, ignore_index=255, seed=seed, **more)
-
-
-def batches(n_samples=7, batch_size=4, iterations=12, **more):
-    return list(DrawSampler(n_samples, batch_size, iterations, **{"seed": 0, "stream": 0, **more}))
-
-
-def same_items(one: dict, other: dict) -> bool:
-    return one.keys() == other.keys() and all(
-        torch.equal(one[name], other[name]) if isinstance(one[name], torch.Tensor) else one[name] == other[name]
-        for name in one
-    )
-
-
-def test_two_processes_together_draw_what_one_draws():
-    whole = batches()
-    shares = [batches(rank=rank, world_size=2) for rank in (0, 1)]
-    assert all(len(batch) == 2 for share in shares for batch in share)
-    assert [first + second for first, second in zip(*shares, strict=True)] == whole
-
-
-def test_run_that_goes_on_draws_what_an_unbroken_one_would_have_drawn():
-    for rank, world_size in ((0, 1), (1, 2)):
-        whole = batches(rank=rank, world_size=world_size)
-        for start in (0, 1, 5, 11, 12):
-            assert batches(rank=rank, world_size=world_size, start=start) == whole[start:]
-    sampler = DrawSampler(7, 4, 12, seed=0, stream=0, start=5)
-    assert len(sampler) == len(list(sampler)) == 7
-
-
-@pytest.mark.parametrize(("n_samples", "batch_size"), [(7, 4), (3, 8), (1, 2), (8, 4)])
-def test_every_n_draws_are_a_permutation_of_the_n_images(n_samples, batch_size):
-    drawn = [pair for batch in batches(n_samples, batch_size, iterations=20) for pair in batch]
-    assert [draw for _, draw in drawn] == list(range(20 * batch_size))
-    indices = [index for index, _ in drawn]
-    for first in range(0, len(indices) - n_samples + 1, n_samples):
-        assert sorted(indices[first : first + n_samples]) == list(range(n_samples))
-
-
-def test_order_changes_from_turn_to_turn_with_the_seed_and_with_the_stream():
-    def order(**more):
-        return [index for batch in batches(20, 4, iterations=10, **more) for index, _ in batch]
-
-    plain = order()
-    assert plain[:20] != plain[20:]
-    assert plain == order()
-    assert plain != order(seed=1)
-    assert plain != order(stream=1)
-
-
-def test_batch_that_cannot_be_shared_equally_is_refused():
-    with pytest.raises(UsageError, match="batch_size 4 .* 3 processes"):
-        DrawSampler(7, 4, 12, seed=0, stream=0, world_size=3)
-
-
-def test_stream_without_images_is_refused():
-    with pytest.raises(UsageError, match="no unlabelled image is left"):
-        DrawSampler(0, 4, 12, seed=0, stream=1)
 
 
 def test_item_follows_from_seed_and_draw_alone(samples):
@@ -104,17 +21,6 @@ def test_item_follows_from_seed_and_draw_alone(samples):
         assert same_items(item, make(samples)[2, 11])
         assert not same_items(item, stream[2, 12])
         assert not same_items(item, make(samples, seed=1)[2, 11])
-
-
-def test_loaders_of_two_processes_give_the_batch_of_one(samples):
-    def images(**more):
-        sampler = DrawSampler(6, 4, 3, seed=0, stream=0, **more)
-        return [batch["image"] for batch in training_loader(labelled_stream(samples), sampler, 0, pin_memory=False)]
-
-    whole, first, second = images(), images(rank=0, world_size=2), images(rank=1, world_size=2)
-    assert len(whole) == 3
-    for together, *shares in zip(whole, first, second, strict=True):
-        assert torch.equal(together, torch.cat(shares))
 
 
 @pytest.fixture
@@ -190,7 +96,7 @@ def test_missing_subclass_map_is_never_skipped(samples, tmp_path):
 
 
 def test_bad_sample_of_the_evaluation_is_always_an_error(with_bad_ones):
-    stream = EvaluationStream(with_bad_ones, n_classes=3, ignore_index=255)
+    stream = EvaluationStream(data_of(), with_bad_ones)
     with pytest.raises(UsageError, match=r"s2\.png: is 5 x 5 pixels"):
         stream[2]
 
@@ -202,7 +108,7 @@ def test_image_of_one_pixel_in_height_or_width_is_trained_and_evaluated_on(tmp_p
     item = labelled_stream((sample,), rotated)[0, 0]
     assert item["image"].shape == (3, 16, 16)
     assert (item["target"] == 1).any()
-    item = EvaluationStream((sample,), n_classes=3, ignore_index=255)[0]
+    item = EvaluationStream(data_of(), (sample,))[0]
     assert all(side % 8 == 0 for side in item["image"].shape[1:])
     assert (item["image"] == 7).all()
     assert item["target"].shape == size
@@ -260,7 +166,7 @@ def test_unlabelled_stream_draws_the_strong_view(samples):
 def test_mask_of_another_size_than_its_image_is_named_with_both(samples, tmp_path):
     write_mask(samples[0].label, 0, size=(10, 24))
     for stream, key in ((labelled_stream(samples), (0, 0)),
-                        (EvaluationStream(samples, n_classes=3, ignore_index=255), 0)):  # fmt: skip
+                        (EvaluationStream(data_of(), samples), 0)):  # fmt: skip
         with pytest.raises(UsageError) as error:
             stream[key]
         for part in (str(samples[0].label), "24 x 10", str(samples[0].image), "24 x 20"):
@@ -274,7 +180,7 @@ def test_mask_of_another_size_than_its_image_is_named_with_both(samples, tmp_pat
 def test_evaluation_image_is_reflected_at_the_bottom_and_the_right_to_multiples_of_8(tmp_path, size):
     values = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     sample = Sample("a", write_image(tmp_path / "a.png", values), write_mask(tmp_path / "m.png", 1, size=size))
-    item = EvaluationStream((sample,), n_classes=3, ignore_index=255)[0]
+    item = EvaluationStream(data_of(), (sample,))[0]
     image = item["image"].permute(1, 2, 0).numpy()
     height, width = (-(-side // 8) * 8 for side in size)
     assert image.shape == (height, width, 3)
@@ -284,63 +190,3 @@ def test_evaluation_image_is_reflected_at_the_bottom_and_the_right_to_multiples_
     if size[1] > 8 and size[1] % 8:
         assert np.array_equal(image[: size[0], size[1]], values[:, -2])
     assert item["target"].shape == size  # the target is not padded
-
-
-@pytest.fixture
-def of_sizes(tmp_path):
-    """Ten images of three padded sizes, and their masks."""
-    sizes = [(20, 24), (9, 16), (17, 17), (24, 24), (16, 9), (16, 16), (20, 20), (10, 10), (1, 8), (24, 17)]
-    return tuple(
-        Sample(f"{number}", write_image(tmp_path / f"{number}.png", 50, size),
-               write_mask(tmp_path / f"m{number}.png", 0, size))
-        for number, size in enumerate(sizes)
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("batch_size", [1, 2, 3, 16])
-def test_batches_of_evaluation_hold_images_of_one_padded_size(of_sizes, batch_size):
-    loader = evaluation_loader(EvaluationStream(of_sizes, n_classes=3, ignore_index=255), batch_size, 0)
-    seen = []
-    for batch in loader:  # stacking would fail on images of several sizes
-        assert len(batch["samples"]) == len(batch["images"]) == len(batch["targets"]) <= batch_size
-        for sample, target in zip(batch["samples"], batch["targets"], strict=True):
-            assert target.shape == read_image(sample.image).shape[:2]
-            seen.append(sample.id)
-    assert sorted(seen) == [str(number) for number in range(10)]
-    if batch_size == 16:
-        assert len(loader) == 3
-
-
-@pytest.mark.parametrize("batch_size", [1, 2])
-@pytest.mark.parametrize("world_size", [2, 3, 20])
-def test_processes_share_the_evaluation_so_that_no_image_is_seen_twice(of_sizes, batch_size, world_size):
-    shares = [list(SameSizeSampler(of_sizes, batch_size, rank=r, world_size=world_size)) for r in range(world_size)]
-    assert sorted(index for share in shares for batch in share for index in batch) == list(range(10))
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
-
-
-def message_of(loader) -> str:
-    batches = iter(loader)
-    with pytest.raises(UsageError) as error:
-        list(batches)
-    batches._shutdown_workers()  # the garbage collector, which would get to it through the traceback, takes 5 seconds
-    return str(error.value)
-
-
-def test_user_gets_the_message_of_a_loading_process_alone(samples):
-    samples[4].label.unlink()
-    training = training_loader(labelled_stream(samples), DrawSampler(6, 2, 3, seed=0, stream=0), 1, pin_memory=False)
-    evaluation = evaluation_loader(EvaluationStream(samples, n_classes=3, ignore_index=255), 1, 1)
-    for loader in (training, evaluation):
-        message = message_of(loader)
-        assert message.startswith(f"{samples[4].label}: cannot be read as a mask")
-        assert "Traceback" not in message
-
-
-def test_loading_processes_give_what_this_one_would(samples):
-    def load(num_workers):
-        sampler = DrawSampler(6, 2, 4, seed=0, stream=0)
-        return list(training_loader(labelled_stream(samples), sampler, num_workers, pin_memory=False))
-
-    for here, there in zip(load(0), load(2), strict=True):
-        assert same_items(here, there)

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dataloaders.reading import read_mask, read_pair
 from dataloaders.sets.description import SegmentationData
 from utils.files import write_atomically
 
@@ -19,17 +18,16 @@ LINE = 24
 INK, PAPER = "black", "white"
 
 
-def save_comparison(path: Path, data: SegmentationData, predictions: dict[str, Path], ignore_index: int) -> None:
+def save_comparison(path: Path, data: SegmentationData, predictions: dict[str, Path]) -> None:
     """Write a grid: a row a scene; image, target and each run's prediction, under headings and above a legend.
 
     Shown are the validation images with the most classes, where the rare ones are.
     """
-    settings = len(data.classes), ignore_index, data.palette
-    targets = {sample.id: np.unique(read_mask(sample.label, *settings)) for sample in data.validation}
+    targets = {sample.id: np.unique(data.read_mask(sample.label)) for sample in data.validation}
     shown = sorted(data.validation, key=lambda sample: (-len(targets[sample.id]), sample.id))[:SCENES]
     scenes = []
     for sample in shown:
-        image, target = read_pair(sample, *settings)
+        image, target = data.read_pair(sample)
         masks = [target, *(_indices(folder / f"{sample.id}.png") for folder in predictions.values())]
         scenes.append([Image.fromarray(image), *(Image.fromarray(data.palette[mask]) for mask in masks)])
     width = min(MAX_WIDTH, max(scene[0].width for scene in scenes))

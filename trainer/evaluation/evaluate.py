@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from dataloaders.loaders import evaluation_loader
 from dataloaders.photometry import normalise, to_unit
 from dataloaders.sets.description import Sample, SegmentationData
-from dataloaders.streams import EvaluationStream, evaluation_loader
+from dataloaders.streams import EvaluationStream
 from models.execution import evaluation_copy
 from utils.config import Config
 from utils.distributed import all_sum, rank, world_size
@@ -28,11 +29,8 @@ def whole_image_loader(
     config: Config, data: SegmentationData, samples: tuple[Sample, ...], device: torch.device
 ) -> DataLoader:
     """Whole images with their masks: those of ``samples`` that fall to this process, each once over all processes."""
-    stream = EvaluationStream(
-        samples, n_classes=len(data.classes), ignore_index=config.ignore_index, palette=data.palette
-    )
     return evaluation_loader(
-        stream,
+        EvaluationStream(data, samples),
         config.val_loader.batch_size,
         config.val_loader.num_workers,
         rank=rank(),

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dataloaders.geometry import LABELLED_SCALES, UNLABELLED_SCALES, Geometry
+from dataloaders.loaders import DrawSampler, training_loader
 from dataloaders.photometry import apply_photometry, normalise, to_unit
 from dataloaders.sets.description import SegmentationData
-from dataloaders.streams import LABELLED, UNLABELLED, DrawSampler, LabelledStream, UnlabelledStream, training_loader
+from dataloaders.streams import LABELLED, UNLABELLED, LabelledStream, UnlabelledStream
 from utils.config import Config, StreamConfig
 from utils.distributed import gather, rank, world_size
 from utils.logger import log
@@ -55,11 +56,8 @@ class TrainingBatches:
         }
         supervised, unsupervised = config.train_supervised, config.train_unsupervised
         labelled = LabelledStream(
-            data.labelled,
+            data,
             Geometry.from_config(supervised, LABELLED_SCALES),
-            n_classes=len(data.classes),
-            ignore_index=config.ignore_index,
-            palette=data.palette,
             jitter=supervised.jitter,
             subclass_dir=subclass_dir,
             n_subclasses=n_subclasses,

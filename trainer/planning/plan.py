@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dataloaders.reading import IGNORE, read_mask
+from dataloaders.reading import IGNORE
 from dataloaders.sets.description import SegmentationData
 from trainer.evaluation.evaluate import evaluate, whole_image_loader
 from trainer.loop.assembly import make_network
@@ -94,7 +94,7 @@ def _subclasses(config: Config, data: SegmentationData) -> SubclassTable:
     """The subclasses of stage 3 where it is done, else those that it will make."""
     if (config.subclass_dir / TABLE).is_file():
         return replace(read_subclass_table(config, data), source="made by stage 3")
-    samples = samples_per_class(data, config.ignore_index)
+    samples = samples_per_class(data)
     counts = fillable_counts(subclass_counts(config, samples), samples)
     source = "by the labelled pixels at stride 8"
     return SubclassTable(list(data.classes), counts, [], [], config.clustering_algorithm, config.random_seed, source)
@@ -123,7 +123,7 @@ class _Rehearsal:
         first = np.cumsum([0, *table.counts[:-1]])
         kind = np.uint8 if table.n_subclasses <= 255 else np.uint16
         for sample in self.data.labelled:
-            classes = read_mask(sample.label, len(table.classes), self.config.ignore_index, self.data.palette)
+            classes = self.data.read_mask(sample.label)
             values = np.where(classes == IGNORE, np.iinfo(kind).max, first[classes]).astype(kind)
             Image.fromarray(values).save(self.folder / sample.label.name, "PNG")
         (self.folder / TABLE).write_text(json.dumps(asdict(table)))

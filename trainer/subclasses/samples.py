@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dataloaders.reading import IGNORE, read_mask
+from dataloaders.reading import IGNORE
 from dataloaders.sets.description import Sample, SegmentationData
 from trainer.subclasses.features import features_command, features_dir
 from trainer.subclasses.table import PICTURE
@@ -64,7 +64,7 @@ class ImageSamples:
             shape = self._feature().shape
         except (ValueError, EOFError, OSError) as error:
             raise UsageError(f"{self.path}: is no feature file, or a damaged one ({error}). {again}") from None
-        mask = read_mask(sample.label, n_classes, config.ignore_index, data.palette)
+        mask = data.read_mask(sample.label)
         height, width = mask.shape
         expected = (config.model.out_dim, -(-height // FEATURE_STRIDE), -(-width // FEATURE_STRIDE))
         if shape != expected:
@@ -126,12 +126,12 @@ def samples_of_class(images: list[ImageSamples], index: int, out_dim: int) -> np
     return samples
 
 
-def samples_per_class(data: SegmentationData, ignore_index: int) -> np.ndarray:
+def samples_per_class(data: SegmentationData) -> np.ndarray:
     """N_c, the labelled positions of every class at stride 8, (C,), from the masks alone."""
     n_classes = len(data.classes)
     total = np.zeros(n_classes, np.int64)
     for sample in progress(data.labelled, desc="labelled masks", unit="mask"):
-        mask = read_mask(sample.label, n_classes, ignore_index, data.palette)
+        mask = data.read_mask(sample.label)
         positions = resize_nearest(mask, tuple(-(-side // FEATURE_STRIDE) for side in mask.shape))
         total += np.bincount(positions[positions != IGNORE], minlength=n_classes)
     return total

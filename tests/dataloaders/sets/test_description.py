@@ -1,8 +1,11 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from dataloaders.sets.description import Sample, SegmentationData, find_root
+from dataloaders.reading import IGNORE
+from dataloaders.sets.description import Sample, find_root
+from tests.dataloaders.miniature import data_of, save_turned, write_image, write_mask
 from utils.errors import UsageError
 
 
@@ -45,18 +48,14 @@ def test_missing_folder_is_named_with_the_readme_and_the_key(here):
         assert part in str(error.value)
 
 
-def data_of(classes=("a", "b"), labelled=()):
-    return SegmentationData(tuple(classes), None, tuple(labelled), (), ())
-
-
 @pytest.mark.parametrize(
     ("classes", "what"),
     [((), "0 classes"), (("a",), "1 classes"), (map(str, range(256)), "256 classes"), (("a", "b", "a"), "2 .* 'a'")],
 )
 def test_classes_that_no_run_can_have_are_refused(classes, what):
     with pytest.raises(UsageError, match=what):
-        data_of(classes)
-    assert len(data_of(map(str, range(255))).classes) == 255
+        data_of(classes=classes)
+    assert len(data_of(classes=map(str, range(255))).classes) == 255
 
 
 def test_samples_whose_outputs_would_have_one_name_are_refused():
@@ -65,3 +64,27 @@ def test_samples_whose_outputs_would_have_one_name_are_refused():
     for other in (Sample("x", Path("b/x.jpg"), Path("m/z.png")), Sample("z", Path("a/z.jpg"), Path("n/x.png"))):
         with pytest.raises(UsageError, match="would be written twice"):
             data_of(labelled=(one, other))
+
+
+@pytest.mark.parametrize("size", [(4, 6), (6, 4)])
+def test_mask_says_whether_its_image_is_turned(tmp_path, size):
+    image = save_turned(tmp_path / "image.jpg", (4, 6))
+    image, mask = data_of().read_pair(Sample("image", image, write_mask(tmp_path / "mask.png", 1, size)))
+    assert image.shape[:2] == mask.shape == size
+
+
+def test_mask_of_another_size_names_both_files(tmp_path):
+    image = save_turned(tmp_path / "image.jpg", (4, 6))
+    with pytest.raises(UsageError, match=r"mask\.png: is 4 x 4 pixels, but its image .*image\.jpg is 6 x 4"):
+        data_of().read_pair(Sample("image", image, write_mask(tmp_path / "mask.png", 1, (4, 4))))
+
+
+def test_masks_are_read_with_the_classes_the_colours_and_the_ignored_value_of_the_data_set(tmp_path):
+    palette = np.zeros((256, 3), np.uint8)
+    palette[[0, 1, 255]] = [(9, 9, 9), (1, 2, 3), (7, 0, 7)]
+    write_image(tmp_path / "colours.png", [[(1, 2, 3), (7, 0, 7)]])
+    data = data_of(palette=palette, ignore_index=2, classes=("ground", "tree"))
+    assert data.read_mask(tmp_path / "colours.png").tolist() == [[1, IGNORE]]
+    assert data.read_mask(write_mask(tmp_path / "indices.png", 2, (1, 1))).tolist() == [[IGNORE]]
+    with pytest.raises(UsageError, match="label id 3"):
+        data.read_mask(write_mask(tmp_path / "other.png", 3))

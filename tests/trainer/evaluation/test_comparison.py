@@ -14,7 +14,7 @@ def test_comparison_has_a_row_of_image_target_and_predictions_for_each_scene(tin
         for value, run in enumerate(("a", "b"), 1):
             (tmp_path / run).mkdir(exist_ok=True)
             save_mask(tmp_path / run / f"{sample.id}.png", np.full(shape, value), data.palette)
-    save_comparison(tmp_path / "grid.png", data, {"a": tmp_path / "a", "b": tmp_path / "b"}, 255)
+    save_comparison(tmp_path / "grid.png", data, {"a": tmp_path / "a", "b": tmp_path / "b"})
     grid = np.asarray(Image.open(tmp_path / "grid.png"))
     width = max(Image.open(sample.image).width for sample in data.validation)
     columns = [grid[LINE + 5, column * (width + GAP) + width // 2] for column in range(4)]

@@ -24,7 +24,7 @@ def test_feature_is_the_pixel_feature_halved_as_float16(run):
     config, data, network = run
     assert save_features(config, data, network, CPU) == 8
     network.eval()
-    item = EvaluationStream(data.labelled, n_classes=8, ignore_index=255)[3]
+    item = EvaluationStream(data, data.labelled)[3]
     with torch.no_grad():
         features = network.pixel_features(normalise(to_unit(item["image"].unsqueeze(0))))
     height, width = (side // 2 for side in features.shape[2:])

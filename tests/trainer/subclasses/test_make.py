@@ -9,6 +9,7 @@ from PIL import Image
 
 from dataloaders import Sample, SegmentationData
 from dataloaders.reading import IGNORE, read_subclass_map
+from tests.dataloaders.miniature import data_of
 from trainer.subclasses import make as subclasses
 from trainer.subclasses.features import features_dir
 from trainer.subclasses.make import make_subclasses
@@ -18,7 +19,6 @@ from utils.config import Config
 from utils.distributed import launch, rank, world_size
 from utils.errors import UsageError
 from utils.logger import log
-from utils.palette import voc_palette
 
 CPU = torch.device("cpu")
 
@@ -50,7 +50,7 @@ def make_run(folder, names) -> tuple[Config, SegmentationData]:
         feature = 10 * np.eye(4)[rng.integers(0, 4, (4, 5))].transpose(2, 0, 1) + rng.normal(0, 0.1, (4, 4, 5))
         np.save(features_dir(config) / f"{name}.npy", feature.astype(np.float16))
         samples.append(sample)
-    return config, SegmentationData(("sky", "road"), voc_palette(), tuple(samples), (), ())
+    return config, data_of(samples, classes=("sky", "road"))
 
 
 @pytest.fixture

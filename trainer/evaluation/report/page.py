@@ -39,14 +39,14 @@ def write_report(
     groups = choose(run.images, compared.images if compared else {})
     if network is not None:
         shown = {id_ for group in groups for id_ in group.ids}
-        save_entropy_maps(run.folder, config, data, shown, network, device)
+        save_entropy_maps(run.folder, data, shown, network, device)
     bodies = {
         "Classes": sections.classes(run, compared, data),
         "Curves": sections.curves(run, baseline),
         "Pseudo labels": sections.pseudo_labels(run, data),
         "Confusion": sections.confusion(run, data),
         "Subclasses": sections.subclasses(config, data),
-        "Images": sections.images(run, compared, data, groups, config.ignore_index),
+        "Images": sections.images(run, compared, data, groups),
         "Run": sections.facts(run, config, data) + sections.settings(config),
     }
     page = _page(config.experim_name, sections.headline(run, compared, data), bodies)

@@ -11,12 +11,11 @@ import torch
 from PIL import Image
 from torch import nn
 
+from dataloaders.loaders import evaluation_loader
 from dataloaders.photometry import normalise, to_unit
-from dataloaders.reading import read_pair
 from dataloaders.sets.description import Sample, SegmentationData
-from dataloaders.streams import EvaluationStream, evaluation_loader
+from dataloaders.streams import EvaluationStream
 from trainer.methods.usrn import entropy
-from utils.config import Config
 from utils.palette import save_mask
 
 PER_GROUP = 4
@@ -57,18 +56,15 @@ def choose(own: dict[str, float], baseline: dict[str, float]) -> list[Group]:
 
 @torch.inference_mode()
 def save_entropy_maps(
-    run_dir: Path, config: Config, data: SegmentationData, ids: set[str], network: nn.Module, device: torch.device
+    run_dir: Path, data: SegmentationData, ids: set[str], network: nn.Module, device: torch.device
 ) -> None:
     """Write the class branch's normalised entropy, 0 to 255 for 0 to 1, of these images to ``entropy/<id>.png``."""
     folder = run_dir / ENTROPY
     shutil.rmtree(folder, ignore_errors=True)  # maps of an earlier network
     folder.mkdir(parents=True)
     samples = tuple(sample for sample in data.validation if sample.id in ids)
-    stream = EvaluationStream(
-        samples, n_classes=len(data.classes), ignore_index=config.ignore_index, palette=data.palette
-    )
     network.eval()
-    for batch in evaluation_loader(stream, batch_size=1, num_workers=0):
+    for batch in evaluation_loader(EvaluationStream(data, samples), batch_size=1, num_workers=0):
         logits = network(normalise(to_unit(batch["images"].to(device))))
         height, width = batch["targets"][0].shape
         values = entropy(logits.float().softmax(1))[0, :height, :width]
@@ -89,7 +85,7 @@ def entropy_picture(path: Path) -> str:
     return _jpeg(Image.fromarray(_entropy_palette()[np.asarray(small)]))
 
 
-def pictures_of(sample: Sample, data: SegmentationData, run_dirs: dict[str, Path], ignore_index: int) -> dict[str, str]:
+def pictures_of(sample: Sample, data: SegmentationData, run_dirs: dict[str, Path]) -> dict[str, str]:
     """Data URIs by caption: image, target, every run's prediction, the last run's entropy where it is there.
 
     Empty where a prediction is missing.
@@ -97,7 +93,7 @@ def pictures_of(sample: Sample, data: SegmentationData, run_dirs: dict[str, Path
     predictions = {name: run_dir / "preds" / f"{sample.id}.png" for name, run_dir in run_dirs.items()}
     if not all(path.is_file() for path in predictions.values()):
         return {}
-    image, target = read_pair(sample, len(data.classes), ignore_index, data.palette)
+    image, target = data.read_pair(sample)
     pictures = {"image": _jpeg(Image.fromarray(image)), "target": mask_picture(target, data.palette)}
     for name, path in predictions.items():
         with Image.open(path) as prediction:

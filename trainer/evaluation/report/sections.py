@@ -144,9 +144,7 @@ def subclasses(config: Config, data: SegmentationData) -> str:
     )
 
 
-def images(
-    run: RunFiles, baseline: RunFiles | None, data: SegmentationData, groups: list[Group], ignore_index: int
-) -> str:
+def images(run: RunFiles, baseline: RunFiles | None, data: SegmentationData, groups: list[Group]) -> str:
     """The chosen images: each with its target, the predictions and the entropy of the last."""
     samples = {sample.id: sample for sample in data.validation}
     folders = ({"baseline": baseline.folder} if baseline else {}) | {run.name: run.folder}
@@ -154,7 +152,7 @@ def images(
     for group in groups:
         scenes = ""
         for id_ in group.ids:
-            pictures = pictures_of(samples[id_], data, folders, ignore_index) if id_ in samples else {}
+            pictures = pictures_of(samples[id_], data, folders) if id_ in samples else {}
             if not pictures:
                 continue
             cells = "".join(
