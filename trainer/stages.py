@@ -107,7 +107,8 @@ def train(config: Config, options: Options, device: torch.device) -> None:
         )
         return
     record.done(source, resumed_at=resumed_at)
-    log.info(f"best val mIoU {percent(best)}; {config.run_dir / 'best_model.pth'}")
+    model = config.run_dir / "best_model.pth"
+    log.info(f"trained without validation; {model}" if best is None else f"best val mIoU {percent(best)}; {model}")
     _report(config, data, evaluated=False)
 
 

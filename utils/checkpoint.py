@@ -6,6 +6,7 @@ are ours alone.
 """
 
 import hashlib
+import math
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def save_checkpoint(
     network: nn.Module,
     *,
     epoch: int,
-    best: float,
+    best: float | None,
     classes: tuple[str, ...],
     colours: np.ndarray,
     resume: dict | None = None,
@@ -38,13 +39,13 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint of ``network`` (unwrapped) atomically; with ``keep``, the one before under that name.
 
-    ``colours`` are the classes' RGB, uint8 (C, 3).
+    ``colours`` are the classes' RGB, uint8 (C, 3). No best yet is written as -inf, as the original does.
     """
     contents: dict[str, Any] = {
         "arch": "DistributedDataParallel",
         "epoch": epoch,
         "state_dict": {PREFIX + name: value for name, value in network.state_dict().items()},
-        "monitor_best": best,
+        "monitor_best": -math.inf if best is None else best,
         "classes": list(classes),
         "colours": colours.tolist(),
     }

@@ -85,8 +85,8 @@ class PredictionWriter:
         save_mask(self.folder / f"{sample.id}.png", prediction.cpu().numpy(), self.palette)
 
 
-def percent(value: float) -> str:
-    return "-" if value != value else f"{100 * value:.2f}"
+def percent(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{100 * value:.2f}"
 
 
 def scores_table(classes: tuple[str, ...], columns: dict[str, list[float]]) -> str:

@@ -66,6 +66,11 @@ def make_optimizer(config: Config, network: Baseline | USRN) -> torch.optim.SGD:
     return torch.optim.SGD(groups, lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay, fused=True)
 
 
+def load_momentum(optimizer: torch.optim.SGD, state: dict) -> None:
+    """Take the momentum of an earlier optimiser's ``state_dict``; learning rates and weight decay stay as they are."""
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state["state"]})
+
+
 def distribute(step: nn.Module, device: torch.device) -> nn.Module:
     """The step as this process's part of all processes' one."""
     if not torch.distributed.is_initialized():

@@ -164,14 +164,14 @@ class Board:
         if self.writer is not None:
             self.writer.flush()
 
-    def close(self, best: float) -> None:
-        """End the run with its settings and best mean IoU in TensorBoard's table of hyperparameters."""
+    def close(self, best: float | None) -> None:
+        """End the run with its settings and best mean IoU, where it has one, in TensorBoard's table of settings."""
         if self.writer is not None:
             plain = {
                 key: value if isinstance(value, bool | int | float | str) else json.dumps(value)
                 for key, value in self.settings.items()
             }
-            self.writer.add_hparams(plain, {"mIoU/best val": best}, run_name=".")
+            self.writer.add_hparams(plain, {} if best is None else {"mIoU/best val": best}, run_name=".")
             self.writer.close()
 
     def _write_history(self, entry: dict) -> None:

@@ -7,23 +7,22 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dataloaders.reading import IGNORE
 from dataloaders.sets.description import SegmentationData
 from models.execution import autocast, choose_precision, compile_forward
 from trainer.evaluation.evaluate import evaluate, percent, whole_image_loader
-from trainer.loop.assembly import distribute, load_imagenet, make_network, make_optimizer, make_step
+from trainer.loop.assembly import distribute, load_imagenet, load_momentum, make_network, make_optimizer, make_step
 from trainer.loop.batches import TrainingBatches
 from trainer.loop.board import Board
 from trainer.loop.guard import StepGuard
 from trainer.loop.resume import NEWEST, PREVIOUS, Origin, differences, identity
+from trainer.loop.tally import Tally
 from trainer.subclasses.table import read_subclass_table
 from utils.checkpoint import load_weights, save_checkpoint
 from utils.config import BASELINE, Config
-from utils.distributed import all_sum, any_process, barrier, is_main, rank
+from utils.distributed import any_process, barrier, is_main, rank
 from utils.errors import UsageError
 from utils.files import sweep
 from utils.logger import log, progress
-from utils.metrics import ClassCounts, ConfusionMatrix, scores
 from utils.schedule import Schedule, poly_factor
 from utils.stop import Stopped, StopRequest
 
@@ -47,12 +46,9 @@ class Trainer:
         self.schedule = Schedule.from_config(config)
         self.n_classes = len(data.classes)
         self.iteration, self.epochs_done, self.finished = 0, 0, False
-        self.best, self.not_improved = -1.0, 0
-        # Since the last log line and in this epoch; they stay on the device. Sums in float64, so that a run that
-        # goes on, on any number of processes, adds up to the same.
-        self.running: dict[str, Tensor] = {}
-        self.confusion = ConfusionMatrix(self.n_classes, device)
-        self._count_labels_anew()
+        self.best: float | None = None  # mean IoU of best_model.pth
+        self.not_improved = 0
+        self.tally = Tally(self.n_classes, device)
 
         subclasses = None if config.name == BASELINE else read_subclass_table(config, data)
         torch.manual_seed(config.random_seed)
@@ -66,9 +62,9 @@ class Trainer:
         self.autocast = autocast(precision, device)
         self.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**10, enabled=precision == "fp16")
         self.optimizer = make_optimizer(config, self.network)
-        self.guard = StepGuard(self.network, self.optimizer, config.trainer.max_bad_steps)
         if origin is not None:
             self._resume(origin)
+        self.guard = StepGuard(self.network, self.optimizer, config.trainer.max_bad_steps)
         if config.trainer.compile:
             compile_forward(step)
         self.step = distribute(step, device)
@@ -87,8 +83,8 @@ class Trainer:
         self.board = Board(config, data, self.iteration, self.epochs_done, subclasses)
         self.stop = StopRequest()
 
-    def train(self) -> float:
-        """Run to the end of the schedule, or until it stops getting better; the best mean IoU.
+    def train(self) -> float | None:
+        """Run to the end of the schedule, or until it stops getting better; the best mean IoU, None without one.
 
         Raises
         ------
@@ -115,12 +111,12 @@ class Trainer:
                 if validate:
                     self._validate(epoch, pictures)
                 else:
-                    self.labels.counts += self.confusion.counts.sum(1)
+                    self.tally.end_epoch()
                     if last:
                         self._save_model("best_model.pth")
                 early = self.not_improved >= schedule.early_stop
                 self.epochs_done, self.finished = epoch + 1, last or early
-                self.confusion = ConfusionMatrix(self.n_classes, self.device)
+                self.tally.begin_epoch()
                 if self.finished or self.epochs_done % settings.save_period == 0:
                     self._save()
                 if early:
@@ -151,10 +147,6 @@ class Trainer:
         self._report_bad_steps()
         self.batches.log_bad()
 
-    def _count_labels_anew(self) -> None:
-        """Start the counts of labels and used pseudo labels since the last validation; labels come with each epoch."""
-        self.labels, self.pseudo_labels = (ClassCounts(self.n_classes, self.device) for _ in range(2))
-
     def _iterate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One step of the optimiser; what the training step reports."""
         factor = poly_factor(self.iteration, self.schedule.iterations)
@@ -171,25 +163,15 @@ class Trainer:
         good = self.guard.step(out["total"], self.iteration, self.batches.ids)
         self.scaler.update()
         out = {name: value.detach() for name, value in out.items()}
-        self.confusion.update(out["prediction"], torch.where(good, batch["y"], IGNORE))
-        if "pseudo_label" in out:
-            self.pseudo_labels.update(torch.where(good, out["pseudo_label"], IGNORE))
-        for name, value in out.items():
-            if value.ndim > 0:
-                continue
-            pair = torch.stack([torch.where(good, value, 0).double(), good.double()])
-            self.running[name] = self.running[name] + pair if name in self.running else pair
+        self.tally.update(out, batch["y"], good)
         return out
 
     def _log_scalars(self, bar: tqdm) -> None:
         self._report_bad_steps()
-        names = sorted(self.running)  # the same order in every process, also after going on
-        sums = all_sum(torch.stack([self.running[name] for name in names])).tolist()
-        values = {name: total / count for name, (total, count) in zip(names, sums, strict=True) if count}
-        self.running.clear()
+        values = self.tally.take_scalars()
         self.board.losses(self.iteration, values, [group["lr"] for group in self.optimizer.param_groups])
         if "total" in values:
-            bar.set_postfix({"loss": f"{values['total']:.3f}", "best mIoU": percent(max(self.best, 0))}, refresh=False)
+            bar.set_postfix({"loss": f"{values['total']:.3f}", "best mIoU": percent(self.best)}, refresh=False)
 
     def _report_bad_steps(self) -> None:
         try:
@@ -216,10 +198,10 @@ class Trainer:
         if any_process([self.stop.asked])[0]:
             self._save()  # of before: a validation that was broken off is done again
             raise Stopped
-        self.labels.counts += self.confusion.counts.sum(1)
-        train_scores = scores(all_sum(self.confusion.counts))
-        better = result.mean_iou > self.best
-        change = f"{100 * (result.mean_iou - self.best):+.2f} against the best" if self.best >= 0 else "the first"
+        self.tally.end_epoch()
+        train_scores = self.tally.training_scores()
+        better = self.best is None or result.mean_iou > self.best
+        change = "the first" if self.best is None else f"{100 * (result.mean_iou - self.best):+.2f} against the best"
         log.info(
             f"epoch {epoch + 1}/{self.schedule.epochs}, iteration {self.iteration}: val mIoU "
             f"{percent(result.mean_iou)} ({change}), train mIoU {percent(train_scores.mean_iou)}, "
@@ -230,11 +212,7 @@ class Trainer:
         if better:
             self.best = result.mean_iou
             self._save_model("best_model.pth")
-        for counted in (self.labels, self.pseudo_labels):
-            all_sum(counted.counts)
-        shares = self.labels.shares(), self.pseudo_labels.shares()
-        self.board.validation(self.iteration, epoch, result, train_scores, *shares)
-        self._count_labels_anew()
+        self.board.validation(self.iteration, epoch, result, train_scores, *self.tally.take_shares())
 
     def _save_model(self, name: str) -> None:
         """Write the network alone, which is what evaluation and prediction need."""
@@ -247,9 +225,7 @@ class Trainer:
         No random state is in it: what is random follows from seed, iteration and rank.
         """
         self._saved_at = time.monotonic()
-        counts = {"confusion": self.confusion, "labels": self.labels, "pseudo_labels": self.pseudo_labels}
-        counts = {name: all_sum(counted.counts.clone()).cpu() for name, counted in counts.items()}
-        running = {name: all_sum(self.running[name].clone()).cpu() for name in sorted(self.running)}
+        counts = self.tally.state()
         self.board.flush()
         if not is_main():
             return
@@ -261,7 +237,6 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             **counts,
-            "running": running,
             **identity(self.config),
         }
         self._write(NEWEST, self.epochs_done, resume=resume, keep=self.config.run_dir / PREVIOUS)
@@ -287,16 +262,14 @@ class Trainer:
         if state["iteration"] > self.schedule.iterations:
             raise UsageError(f"{path}: is at iteration {state['iteration']}, beyond the {self.schedule.iterations} of "
                              "this configuration.")  # fmt: skip
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_momentum(self.optimizer, state["optimizer"])
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         for name in ("iteration", "epochs_done", "finished", "not_improved"):
             setattr(self, name, state[name])
-        self.best = float(checkpoint["monitor_best"])
-        if is_main():  # they are sums over all processes
-            for name in ("confusion", "labels", "pseudo_labels"):
-                getattr(self, name).counts += state[name].to(self.device)
-            self.running = {name: value.to(self.device) for name, value in state["running"].items()}
+        best = float(checkpoint["monitor_best"])
+        self.best = best if best >= 0 else None
+        self.tally.load(state)
         log.info(f"{path}: {'is finished' if self.finished else f'going on at iteration {self.iteration}'}")
 
     def _describe(self) -> None:

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from dataloaders import open_data
+from models.execution import autocast
 from tests.trainer.runs import history
 from trainer.loop.guard import StepGuard
 from trainer.loop.trainer import Trainer
@@ -75,6 +76,35 @@ def test_bad_step_changes_neither_weights_nor_momentum_nor_statistics(bad):
     assert all(map(torch.equal, before, state(network, guard)))
 
 
+@pytest.fixture
+def uninitialised_memory_is_nan():
+    torch.use_deterministic_algorithms(True, warn_only=True)  # it fills what torch.empty gives
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("bad", [{0}, {1}, {0, 1, 2}, {0, 2}])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_skipped_steps_leave_no_trace_wherever_they_are(precision, bad, uninitialised_memory_is_nan):
+    batches = torch.randn(5, 4, 2, 5, 5)
+    states = []
+    for steps in (range(5), [step for step in range(5) if step not in bad]):
+        network, guard = network_and_guard(max_bad_steps=9)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, enabled=precision == "fp16")
+        for step in steps:
+            guard.before_forward()
+            network.zero_grad()
+            with autocast(precision, CPU):
+                loss = network(batches[step]).float().square().mean() * (torch.inf if step in bad else 1)
+            scaler.scale(loss).backward()
+            scaler.unscale_(guard.optimizer)
+            guard.step(loss, step, IDS)
+            scaler.update()
+        states.append(state(network, guard))
+    # Each skipped step halves the scale at which fp16 rounds its gradients.
+    torch.testing.assert_close(*states, rtol=0, atol=1e-4 if precision == "fp16" else 0)
+
+
 def test_images_of_bad_steps_are_logged_and_so_many_in_a_row_raise(logged):
     network, guard = network_and_guard(max_bad_steps=2)
     x = torch.randn(4, 2, 5, 5)
@@ -98,13 +128,15 @@ def spoil_iterations(trainer, bad):
     trainer.step.forward = spoiled
 
 
-def test_run_goes_on_after_a_bad_step(tiny_configs, logged):
-    config = load_config(tiny_configs[0], ["trainer.log_per_iter=1"])
+@pytest.mark.parametrize(("bad", "precision"), [(3, "fp32"), (0, "fp32"), (0, "bf16"), (0, "fp16")])
+def test_run_goes_on_after_a_bad_step(tiny_configs, logged, bad, precision, uninitialised_memory_is_nan):
+    config = load_config(tiny_configs[0], ["trainer.log_per_iter=1", f"trainer.precision={precision}"])
     trainer = Trainer(config, open_data(config), CPU)
-    spoil_iterations(trainer, {3})
+    spoil_iterations(trainer, {bad})
     trainer.train()
-    assert any(message.startswith("iteration 3: loss or gradient is not finite") for message in logged.messages)
-    assert [entry["iteration"] for entry in history(config.run_dir) if "total" in entry] == [1, 2, 3, 5, 6, 7, 8]
+    assert any(message.startswith(f"iteration {bad}: loss or gradient is not finite") for message in logged.messages)
+    stepped = [entry["iteration"] for entry in history(config.run_dir) if "total" in entry]
+    assert stepped == [iteration for iteration in range(1, 9) if iteration != bad + 1]
     assert all(value.isfinite().all() for value in trainer.network.state_dict().values())
 
 

@@ -6,8 +6,10 @@ import torch
 from dataloaders import open_data
 from trainer.loop.resume import Origin
 from trainer.loop.trainer import Trainer
+from trainer.methods.baseline import BaselineStep
 from utils.checkpoint import load_checkpoint
 from utils.config_file import load_config
+from utils.schedule import poly_factor
 from utils.stop import Stopped
 
 CPU = torch.device("cpu")
@@ -53,6 +55,40 @@ def test_run_that_goes_on_ends_with_the_weights_of_an_unbroken_one(tiny_configs,
     resumed, _ = train(tiny_configs[0], "experim_name=broken", resume=broken_dir / "checkpoint.pth")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert history(whole_dir) == history(broken_dir)
+
+
+def test_run_whose_first_step_was_skipped_goes_on_as_an_unbroken_one(tiny_configs, monkeypatch):
+    forward = BaselineStep.forward
+
+    def spoil_the_first(self, **batch):
+        out = forward(self, **batch)
+        first = trainers[-1].iteration == 0
+        return out | {"total": out["total"] * torch.nan} if first else out
+
+    trainers = []
+    begin = Trainer.__init__
+    monkeypatch.setattr(Trainer, "__init__", lambda self, *args: (trainers.append(self), begin(self, *args))[1])
+    monkeypatch.setattr(BaselineStep, "forward", spoil_the_first)
+    whole, _ = train(tiny_configs[0], "experim_name=whole")
+    _, broken_dir = train(tiny_configs[0], "experim_name=broken", stop_after=1)
+    resumed, _ = train(tiny_configs[0], "experim_name=broken", resume=broken_dir / "checkpoint.pth")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_run_that_goes_on_by_force_takes_the_new_optimiser_settings_and_the_old_momentum(tiny_configs):
+    _, run_dir = train(tiny_configs[0], stop_after=3)
+    path = run_dir / "checkpoint.pth"
+    settings = ["optimizer.args.lr=0.002", "optimizer.args.momentum=0.5", "optimizer.args.weight_decay=0.03"]
+    config = load_config(tiny_configs[0], settings)
+    trainer = Trainer(config, open_data(config), CPU, Origin.read(path))
+    groups = trainer.optimizer.param_groups
+    assert [group["initial_lr"] for group in groups] == pytest.approx([0.002, 0.0002])
+    assert all((group["momentum"], group["weight_decay"]) == (0.5, 0.03) for group in groups)
+    saved = torch.load(path, weights_only=True)["resume"]["optimizer"]["state"]
+    momentum = trainer.optimizer.state[groups[0]["params"][0]]["momentum_buffer"]
+    assert torch.equal(momentum, saved[0]["momentum_buffer"])
+    trainer._iterate(next(iter(trainer.batches)))
+    assert groups[0]["lr"] == pytest.approx(0.002 * poly_factor(3, 8))
 
 
 def test_validation_that_is_broken_off_is_done_again(tiny_configs):
