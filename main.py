@@ -76,13 +76,15 @@ def _boolean(text: str) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the stage that the arguments name; the exit code."""
+    """Run the stage that the arguments name; the exit code: 0 done, 2 refused, 75 stopped on request."""
     options = parse(arguments)
     # Imported here, because torch takes seconds and --help should not.
     from utils.errors import UsageError
+    from utils.stop import STOPPED, Stopped, interruptible
 
     try:
-        return run(options)
+        with interruptible():
+            return run(options)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -91,9 +93,11 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"error: {error.filename}: {error.strerror or error}", file=sys.stderr)
         return 2
+    except Stopped:
+        return STOPPED
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        print("interrupted; the same command goes on, a training with --resume auto", file=sys.stderr)
+        return STOPPED
 
 
 def run(options: argparse.Namespace) -> int:

@@ -21,17 +21,25 @@ if [ -z "${RUN_PYTHON:-}" ]; then
 fi
 
 # A request to stop is passed on to the stage at work, which puts its work down; no other stage begins after it.
+# Exit code 75: stopped, and the same command goes on; 0: all is done.
+resumable=75
 stopped=
 child=
 stop() {
     stopped=1
     [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || :
 }
-trap stop INT TERM
+trap stop HUP INT TERM
+
+end() {
+    [ "$1" -ne "$resumable" ] || echo "stopped; the same command goes on"
+    exit "$1"
+}
 
 stage() {
     title=$1
     shift
+    [ -z "$stopped" ] || end "$resumable"
     echo
     echo "== $title"
     "$RUN_PYTHON" main.py "$@" &
@@ -43,11 +51,9 @@ stage() {
         wait "$child" || code=$?
     done
     child=
-    if [ -n "$stopped" ]; then
-        echo "stopped; the same command goes on"
-        exit "$code"
-    fi
-    [ "$code" -eq 0 ] || exit "$code"
+    # A stage that was stopped before it could hear of it ends by the signal.
+    [ -z "$stopped" ] || [ "$code" -le 128 ] || code=$resumable
+    [ "$code" -eq 0 ] || end "$code"
 }
 
 stage "1/4 supervised baseline" --config "configs/${run}_baseline.json" --resume auto "$@"

@@ -1,9 +1,12 @@
 """``main.sh`` with a stand-in for Python that writes down its arguments and fails where it is told to."""
 
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 
@@ -59,10 +62,16 @@ def test_unknown_run_lists_the_known_ones(tmp_path):
         assert "demo" in message
 
 
-def test_request_to_stop_reaches_the_stage_and_no_other_begins(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [("exit 75", 75), ("exit 0", 75), ("trap - TERM; kill $$", 75), ("exit 2", 2)],
+    ids=["put down", "done just then", "too early to hear it", "failed"],
+)
+def test_request_to_stop_reaches_the_stage_and_no_other_begins(tmp_path, number, answer, expected):
     stand_in, calls = tmp_path / "python", tmp_path / "calls"
     stand_in.write_text(
-        f"#!/bin/sh\ntrap 'echo put down >> {calls}; exit 0' TERM\necho \"$@\" >> {calls}\n"
+        f"#!/bin/sh\ntrap 'echo put down >> {calls}; {answer}' TERM\necho \"$@\" >> {calls}\n"
         "while :; do sleep 0.05; done\n"
     )
     stand_in.chmod(0o755)
@@ -72,8 +81,14 @@ def test_request_to_stop_reaches_the_stage_and_no_other_begins(tmp_path):
     )  # fmt: skip
     while not calls.is_file() or not calls.read_text():
         time.sleep(0.02)
-    run.terminate()
+    run.send_signal(number)
     out, _ = run.communicate(timeout=30)
-    assert run.returncode == 0
+    assert run.returncode == expected
     assert calls.read_text().splitlines()[1:] == ["put down"]
-    assert "the same command goes on" in out
+    assert ("the same command goes on" in out) is (expected == 75)
+
+
+def test_stage_that_alone_was_asked_to_stop_stops_the_run(tmp_path):
+    code, calls, _ = main_sh(tmp_path, "voc_1over32", fail_at=4, exit_code=75)
+    assert code == 75
+    assert len(calls) == 4

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,10 +34,14 @@ from trainer.subclasses.features import features_dir, save_features
 from trainer.subclasses.table import TABLE
 from utils.checkpoint import fingerprint, load_checkpoint, load_weights
 from utils.config import BASELINE, USRN, Config
-from utils.distributed import barrier, is_main, restarts
+from utils.distributed import barrier, failing_together, is_main, restarts
 from utils.errors import UsageError
+from utils.files import sweep
+from utils.lock import sole_use
 from utils.logger import log, start_log
 from utils.stop import Stopped
+
+WRITE_NOTHING_OF_A_RUN = ("plan", "predict", "export")  # but the log: they may run beside its training
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,22 @@ class Options:
 
 
 def run_stage(stage: str, config: Config, options: Options, device: torch.device) -> None:
-    """Run one stage in this process."""
+    """Run one stage in this process.
+
+    Raises
+    ------
+    Stopped
+        On a request to stop a training, when it is saved.
+    """
+    with ExitStack() as until_the_end:
+        with failing_together():
+            if is_main() and stage not in WRITE_NOTHING_OF_A_RUN:
+                until_the_end.enter_context(sole_use(config.run_dir))
+                sweep(config.run_dir)
+        _run_stage(stage, config, options, device)
+
+
+def _run_stage(stage: str, config: Config, options: Options, device: torch.device) -> None:
     planning = stage == "plan"  # writes nothing
     start_log(None if planning else config.run_dir / "log.txt")
     if is_main() and not planning:
@@ -105,7 +125,7 @@ def train(config: Config, options: Options, device: torch.device) -> None:
             f"stopped on request at iteration {trainer.iteration} of {trainer.schedule.iterations}; the same command "
             "with --resume auto goes on from there"
         )
-        return
+        raise
     record.done(source, resumed_at=resumed_at)
     model = config.run_dir / "best_model.pth"
     log.info(f"trained without validation; {model}" if best is None else f"best val mIoU {percent(best)}; {model}")

@@ -22,7 +22,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from utils.errors import UsageError
 from utils.files import write_whole
-from utils.stop import StopRequest
+from utils.stop import STOPPED, Stopped, StopRequest
 
 _POLL = 0.02  # seconds
 _GRACE = 3.0  # seconds that the other processes have to end by themselves when one has failed
@@ -80,6 +80,11 @@ def launch(function: Callable, args: tuple, processes: int, device: str) -> None
 
     A request to stop is passed on to every process. The first process that fails takes the others down, and its
     error comes out here.
+
+    Raises
+    ------
+    Stopped
+        The work was put down on request, in every process.
     """
     if under_torchrun():
         # What a rank fails of is recorded for torchrun, which shows the first failure of all ranks.
@@ -110,13 +115,16 @@ def _supervise(args: tuple, processes: int) -> None:
             ask_all()
         try:
             running = list(started)
-            while running and all(process.exitcode in (None, 0) for process in started):
+            while running and all(process.exitcode in (None, 0, STOPPED) for process in started):
                 multiprocessing.connection.wait([process.sentinel for process in running])
                 running = [process for process in running if process.is_alive()]
         finally:
             exit_codes = _end(started)
         failures = {number: failure for number in range(processes) if (failure := _Failure.read(Path(folder), number))}
-    if any(exit_codes):
+    if set(exit_codes) <= {0, STOPPED}:
+        if any(exit_codes):
+            raise Stopped
+    else:
         _raise_first_failure(exit_codes, failures, stop.asked)
 
 
@@ -220,9 +228,15 @@ def _run(function: Callable, args: tuple, local_rank: int, device: str, group: d
     torch_device = _device(device, local_rank)
     dist.init_process_group("nccl" if device == "cuda" else "gloo", **group)
     _host_group = dist.new_group(backend="gloo") if device == "cuda" else dist.group.WORLD
-    function(*args, torch_device)
+    stopped = False
+    try:
+        function(*args, torch_device)
+    except Stopped:  # in every rank
+        stopped = True
     # Not where the function fails: the other ranks would fail of that before this one has told why.
     dist.destroy_process_group()
+    if stopped:
+        sys.exit(STOPPED)
 
 
 def _device(device: str, local_rank: int) -> torch.device:

@@ -1,6 +1,7 @@
-"""Files written whole or not at all, and folders held by one process at a time."""
+"""Files written whole or not at all."""
 
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,12 +10,8 @@ from typing import BinaryIO
 
 from utils.errors import UsageError
 
-try:
-    import fcntl
-except ImportError:  # no such locks on this system
-    fcntl = None
-
-_TEMPORARY = ".tmp"
+# Of one length, since the name of what it will be may be as long as a name can be.
+_TEMPORARY = re.compile(r"\.(.+\.)?[0-9a-f]{8}\.tmp")
 
 
 def write_atomically(
@@ -73,33 +70,13 @@ def link_or_copy(source: Path, target: Path) -> str:
 def sweep(*folders: Path) -> None:
     """Remove the temporary files that a killed process has left in ``folders`` and below."""
     for folder in folders:
-        for leftover in folder.rglob(f".*{_TEMPORARY}"):
-            leftover.unlink(missing_ok=True)
-
-
-@contextmanager
-def sole_use(folder: Path, what: str) -> Iterator[None]:
-    """Make ``folder`` and hold it against a second process at the same time; ``what`` says what that would be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise UsageError(f"{folder}: cannot be used as a folder ({error.strerror}).") from None
-    try:
-        if fcntl is not None:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UsageError(f"{folder}: another {what} is at work here; wait for its end.") from None
-            except OSError:
-                pass  # a file system without locks: two runs would only do the work twice
-        yield
-    finally:
-        os.close(descriptor)
+        for leftover in folder.rglob(".*.tmp"):
+            if _TEMPORARY.fullmatch(leftover.name):
+                leftover.unlink(missing_ok=True)
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{_TEMPORARY}")
+    return path.with_name(f".{secrets.token_hex(4)}.tmp")
 
 
 @contextmanager

@@ -11,24 +11,26 @@ from dataloaders.prepare.splits import import_splits
 from dataloaders.prepare.voc import prepare_voc
 from utils.errors import UsageError
 from utils.parallel import cores
+from utils.stop import STOPPED, interruptible
 
-DONE, INCOMPLETE, REFUSED, INTERRUPTED = 0, 1, 2, 130
+DONE, INCOMPLETE, REFUSED = 0, 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the tool and return its exit code: 0 done, 1 files missing or unreadable, 2 refused, 130 stopped."""
+    """Run the tool and return its exit code: 0 done, 1 files missing or unreadable, 2 refused, 75 stopped."""
     options = _parser().parse_args(arguments)
     try:
-        if options.data_set == "splits":
-            print(import_splits(options.source, options.to, options.validation).text())
-            return DONE
-        report = _run(options)
+        with interruptible():
+            if options.data_set == "splits":
+                print(import_splits(options.source, options.to, options.validation).text())
+                return DONE
+            report = _run(options)
     except UsageError as error:
         return _stop(f"error: {error}", REFUSED)
     except OSError as error:  # a folder that may not be read, a file system that went away
         return _stop(f"error: {error.filename or 'file system'}: {error.strerror or error}", REFUSED)
     except KeyboardInterrupt:
-        return _stop("stopped; the same command goes on from here", INTERRUPTED)
+        return _stop("stopped; the same command goes on from here", STOPPED)
     print(report.text())
     return INCOMPLETE if report.problems else DONE
 

@@ -22,7 +22,8 @@ from dataloaders.prepare.pictures import (
 from dataloaders.prepare.report import Outcome, Report
 from dataloaders.sets.cityscapes import CLASSES
 from utils.errors import UsageError
-from utils.files import link_or_copy, sole_use, sweep, write_whole
+from utils.files import link_or_copy, sweep, write_whole
+from utils.lock import sole_use
 from utils.parallel import for_each
 
 EXPECTED = {"train": 2975, "val": 500}
@@ -111,7 +112,7 @@ def prepare_cityscapes(
             f"Cityscapes is not in {', nor in '.join(map(str, folders))}: looked for {' and '.join(ARCHIVES)} "
             f"and for leftImg8bit/train/<city>/*{_IMAGE}. Name its folder with --source."
         )
-    with sole_use(root, "preparation"):
+    with sole_use(root):
         sweep(*(root / name for name in ("images", "segmentation", "leftImg8bit", "gtFine")))
         for archive in archives:
             unpack(archive, lambda name: _place(root, name))

@@ -21,7 +21,8 @@ from dataloaders.prepare.pictures import (
 from dataloaders.prepare.report import Outcome, Report
 from dataloaders.sets.voc import CLASSES
 from utils.errors import UsageError
-from utils.files import sole_use, sweep, write_whole
+from utils.files import sweep, write_whole
+from utils.lock import sole_use
 from utils.parallel import for_each
 
 EXPECTED = {"train": 10582, "val": 1449}
@@ -76,7 +77,7 @@ def prepare_voc(
         return report
     if not download:
         voc_sources.require_voc(folders)
-    with sole_use(root, "preparation"):
+    with sole_use(root):
         sweep(root / "VOCdevkit", root / "benchmark_RELEASE")
         if download:
             voc_sources.download(root, folders)

@@ -21,7 +21,6 @@ from utils.checkpoint import load_weights, save_checkpoint
 from utils.config import BASELINE, Config
 from utils.distributed import any_process, barrier, is_main, rank
 from utils.errors import UsageError
-from utils.files import sweep
 from utils.logger import log, progress
 from utils.schedule import Schedule, poly_factor
 from utils.stop import Stopped, StopRequest
@@ -93,11 +92,9 @@ class Trainer:
         """
         schedule, settings = self.schedule, self.config.trainer
         self._describe()
-        if is_main():
-            sweep(self.config.run_dir)
-            if self.iteration == 0:  # what is there is of an earlier run: nothing may go on from it
-                for name in (NEWEST, PREVIOUS):
-                    (self.config.run_dir / name).unlink(missing_ok=True)
+        if is_main() and self.iteration == 0:  # what is there is of an earlier run: nothing may go on from it
+            for name in (NEWEST, PREVIOUS):
+                (self.config.run_dir / name).unlink(missing_ok=True)
         self._saved_at = time.monotonic()
         batches = iter(self.batches)
         bar = progress(total=schedule.iterations, initial=self.iteration, desc=self.config.experim_name, unit="it")

@@ -29,7 +29,7 @@ from tests.dataloaders.prepare.trees import (
     snapshot,
     voc_tree,
 )
-from utils.files import sole_use
+from utils.lock import sole_use
 
 
 def run(data_set: str, root: Path, *options: object) -> int:
@@ -152,9 +152,9 @@ def test_a_root_that_is_a_file_is_one_message(tmp_path: Path, capsys: pytest.Cap
 
 def test_a_second_preparation_at_the_same_time_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     voc_tree(tmp_path)
-    with sole_use(tmp_path, "preparation"):
+    with sole_use(tmp_path):
         assert run("voc", tmp_path) == 2
-    assert "another preparation is at work here" in capsys.readouterr().err
+    assert f"{tmp_path}: in use by process {os.getpid()} on " in capsys.readouterr().err
     assert run("voc", tmp_path) == 0
 
 
@@ -196,7 +196,7 @@ def test_interrupted_between_writing_and_renaming(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", interrupt)
-        assert run(data_set, tmp_path / "stopped", "--source", source) == 130
+        assert run(data_set, tmp_path / "stopped", "--source", source) == 75
     assert not partial_files(tmp_path / "stopped")
     assert run(data_set, tmp_path / "stopped", "--source", source) == 0
     assert run(data_set, tmp_path / "straight", "--source", source) == 0
@@ -245,7 +245,7 @@ def test_killed_with_workers_leaves_only_whole_files_and_no_processes(tmp_path: 
     for path in done:
         np.testing.assert_array_equal(np.array(Image.open(path)), tree.masks[path.stem])
     if how == signal.SIGINT:
-        assert process.returncode == 130
+        assert process.returncode == 75
         assert error == b"stopped; the same command goes on from here\n"
     (target / ".2007_000000.png.0123abcd.tmp").write_bytes(b"half")
     assert run("voc", tmp_path) == 0
