@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from utils.errors import UsageError
+from utils.inputs import open_plain, read_plain
 
 MAX_PIXELS = 89_478_485
 """Pixels of the largest file that is decoded: Pillow's own limit against decompression bombs."""
@@ -24,8 +25,8 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 def content_of(path: Path, what: str) -> bytes:
     """The bytes of a file, which messages call ``what``."""
     try:
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
+        return read_plain(path)
+    except OSError as error:
         raise unreadable(path, what, error) from None
 
 
@@ -41,7 +42,10 @@ def opened(
         The file is missing, damaged, of none of the ``formats``, or has more than ``MAX_PIXELS`` pixels.
     """
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as image:
+        with (
+            io.BytesIO(source) if isinstance(source, bytes) else open_plain(source) as file,
+            Image.open(file, formats=formats) as image,
+        ):
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             yield image

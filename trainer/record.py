@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from trainer.evaluation.run_json import Stage, read_stages
 from utils.config import Config, differing_keys
 from utils.distributed import barrier, is_main, world_size
 from utils.errors import UsageError
@@ -30,7 +31,8 @@ class Record:
     @property
     def source(self) -> str:
         """What the stage was made from when it was last done; "" where it was not."""
-        return self._read().get(self.stage, {}).get("source", "")
+        entry = self._read().get(self.stage)
+        return "" if entry is None else entry["source"]
 
     def is_done(self, source: str, output: Path, force: bool) -> bool:
         """Whether the stage is done from this input; says so, and how to redo it.
@@ -80,8 +82,8 @@ class Record:
             text = json.dumps(entries, indent=1)
             write_whole(self.path, text)
 
-    def _read(self) -> dict:
-        return json.loads(self.path.read_text()) if self.path.is_file() else {}
+    def _read(self) -> dict[str, Stage]:
+        return read_stages(self.path)
 
 
 def _now() -> str:

@@ -1,6 +1,5 @@
 """The stages of a run (docs/method.md section 1)."""
 
-import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,16 +11,18 @@ from torch import nn
 from dataloaders import SegmentationData, make_ready, open_data
 from trainer.evaluation.comparison import save_comparison
 from trainer.evaluation.evaluate import (
+    PREDICTIONS,
     PredictionWriter,
+    column,
     evaluate,
     percent,
-    read_results,
     save_results,
     scores_table,
     whole_image_loader,
 )  # fmt: skip
 from trainer.evaluation.image_scores import ImageScores
 from trainer.evaluation.report import write_report
+from trainer.evaluation.run_json import evaluate_again, read_results
 from trainer.loop.assembly import make_network
 from trainer.loop.resume import NEWEST, checkpoint_to_go_on_from, subclass_source
 from trainer.loop.trainer import Trainer
@@ -180,7 +181,7 @@ def test(config: Config, options: Options, device: torch.device) -> None:
     if not record.is_done(source, results, options.force):
         network = load_network(config, data, path, device)
         record.undo()
-        write_prediction = PredictionWriter(config.run_dir / "preds", data.palette)
+        write_prediction = PredictionWriter(config.run_dir / PREDICTIONS, data.palette)
         image_scores = ImageScores(data.validation, len(data.classes), device)
 
         def on_image(*seen) -> None:
@@ -194,8 +195,8 @@ def test(config: Config, options: Options, device: torch.device) -> None:
             save_results(results, data.classes, result, checkpoint=str(path))
         record.done(source)
     if is_main():
-        classes = tuple(json.loads(results.read_text())["iou"])
-        log.info("\n" + scores_table(classes, {config.experim_name: read_results(results)}))
+        found = read_results(results)
+        log.info("\n" + scores_table(tuple(found["iou"]), {config.experim_name: column(found)}))
         log.info(f"predictions: {config.run_dir / 'preds'}")
     _report(config, data, network=network, device=device)
 
@@ -211,8 +212,13 @@ def summary(config: Config, options: Options, device: torch.device) -> None:
             )
     data = open_data(config)
     picture = config.run_dir / "comparison.png"
-    save_comparison(picture, data, {name: run_dir / "preds" for name, run_dir in runs.items()})
-    columns = {name: read_results(run_dir / "results.json") for name, run_dir in runs.items()}
+    save_comparison(picture, data, runs)
+    columns = {}
+    for name, run_dir in runs.items():
+        results = read_results(run_dir / "results.json")
+        if tuple(results["iou"]) != data.classes:
+            raise UsageError(f"{run_dir / 'results.json'}: is of other classes. {evaluate_again(run_dir)}")
+        columns[name] = column(results)
     log.info(f"\n{config.experim_name.removesuffix('_usrn')}, {len(data.validation)} validation images")
     log.info(scores_table(data.classes, columns))
     log.info(f"\npictures:    {picture} (image, target, baseline, USRN)")
@@ -228,6 +234,8 @@ def _report(config: Config, data: SegmentationData, **more) -> None:
         return
     try:
         log.info(f"report:      {write_report(config, data, **more)}")
+    except UsageError as error:
+        log.warning(f"{config.run_dir / 'report.html'}: is not written. {error}")
     except Exception as error:
         log.warning(
             f"{config.run_dir / 'report.html'}: could not be written ({type(error).__name__}: {error})", exc_info=True

@@ -6,19 +6,21 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dataloaders.sets.description import SegmentationData
+from trainer.evaluation.evaluate import read_prediction
 from utils.files import write_atomically
+from utils.pictures import fitted
 
 SCENES = 6
 BLOCKS = 2
 """Scenes stand in rows, in this many blocks side by side."""
-MAX_WIDTH = 320
+MAX_WIDTH, MAX_HEIGHT = 320, 640
 GAP = 4
 BETWEEN = 24
 LINE = 24
 INK, PAPER = "black", "white"
 
 
-def save_comparison(path: Path, data: SegmentationData, predictions: dict[str, Path]) -> None:
+def save_comparison(path: Path, data: SegmentationData, runs: dict[str, Path]) -> None:
     """Write a grid: a row a scene; image, target and each run's prediction, under headings and above a legend.
 
     Shown are the validation images with the most classes, where the rare ones are.
@@ -28,12 +30,12 @@ def save_comparison(path: Path, data: SegmentationData, predictions: dict[str, P
     scenes = []
     for sample in shown:
         image, target = data.read_pair(sample)
-        masks = [target, *(_indices(folder / f"{sample.id}.png") for folder in predictions.values())]
+        masks = [target, *(read_prediction(run, sample, len(data.classes), target.shape) for run in runs.values())]
         scenes.append([Image.fromarray(image), *(Image.fromarray(data.palette[mask]) for mask in masks)])
     width = min(MAX_WIDTH, max(scene[0].width for scene in scenes))
     per_block = -(-len(scenes) // BLOCKS)
     blocks = [
-        _block(scenes[first : first + per_block], ("image", "target", *predictions), width)
+        _block(scenes[first : first + per_block], ("image", "target", *runs), width)
         for first in range(0, len(scenes), per_block)
     ]
     present = sorted(
@@ -51,18 +53,20 @@ def save_comparison(path: Path, data: SegmentationData, predictions: dict[str, P
 
 
 def _block(scenes: list[list[Image.Image]], headings: tuple[str, ...], width: int) -> Image.Image:
-    """Scenes in rows; every picture ``width`` wide."""
-    heights = [round(scene[0].height * width / scene[0].width) for scene in scenes]
+    """Scenes in rows; every picture ``width`` wide, or ``MAX_HEIGHT`` high."""
+    sizes = [fitted(scene[0].size, (width, MAX_HEIGHT), enlarge=True) for scene in scenes]
+    heights = [height for _, height in sizes]
     size = len(headings) * (width + GAP) - GAP, LINE + sum(height + GAP for height in heights)
     block = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(block)
     for column, heading in enumerate(headings):
         draw.text((column * (width + GAP), 2), heading, INK, _font())
     top = LINE
-    for scene, height in zip(scenes, heights, strict=True):
+    for scene, (drawn, height) in zip(scenes, sizes, strict=True):
         for column, picture in enumerate(scene):
             resampling = Image.NEAREST if column else Image.BICUBIC
-            block.paste(picture.resize((width, height), resampling), (column * (width + GAP), top))
+            left = column * (width + GAP) + (width - drawn) // 2
+            block.paste(picture.resize((drawn, height), resampling), (left, top))
         top += height + GAP
     return block
 
@@ -86,8 +90,3 @@ def _legend(classes: list[tuple[str, tuple[int, ...]]], width: int) -> Image.Ima
 
 def _font() -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(15)
-
-
-def _indices(path: Path) -> np.ndarray:
-    with Image.open(path) as mask:
-        return np.asarray(mask)

@@ -11,16 +11,22 @@ from torch.utils.data import DataLoader
 
 from dataloaders.loaders import evaluation_loader
 from dataloaders.photometry import normalise, to_unit
+from dataloaders.reading import read_mask
 from dataloaders.sets.description import Sample, SegmentationData
 from dataloaders.streams import EvaluationStream
 from models.execution import evaluation_copy
+from trainer.evaluation.run_json import Results, evaluate_again
 from utils.config import Config
 from utils.distributed import all_sum, rank, world_size
+from utils.errors import UsageError
+from utils.files import write_whole
 from utils.logger import progress
 from utils.metrics import ConfusionMatrix, Scores, scores
 from utils.palette import save_mask
 from utils.stop import StopRequest
 
+PREDICTIONS = "preds"
+"""Folder of the predictions of ``--test``, in the run's."""
 OnImage = Callable[[Sample, Tensor, Tensor, Tensor], None]
 """Called with a sample, its image uint8 (3, H, W), its target and its prediction (H, W)."""
 
@@ -85,6 +91,24 @@ class PredictionWriter:
         save_mask(self.folder / f"{sample.id}.png", prediction.cpu().numpy(), self.palette)
 
 
+def read_prediction(run_dir: Path, sample: Sample, n_classes: int, size: tuple[int, int]) -> np.ndarray:
+    """What ``--test`` has predicted for a sample, class indices (H, W).
+
+    Raises
+    ------
+    UsageError
+        The file is missing or damaged, or is not of this sample and these classes.
+    """
+    path = run_dir / PREDICTIONS / f"{sample.id}.png"
+    try:
+        prediction = read_mask(path, n_classes)
+        if prediction.shape != size:
+            raise UsageError(f"{path}: has not the size of {sample.label}.")
+    except UsageError as error:
+        raise UsageError(f"{error} {evaluate_again(run_dir)}") from None
+    return prediction
+
+
 def percent(value: float | None) -> str:
     return "-" if value is None or value != value else f"{100 * value:.2f}"
 
@@ -122,13 +146,11 @@ def save_results(path: Path, classes: tuple[str, ...], result: Scores, **more) -
     """Write scores as JSON: ``mean_iou``, ``iou`` by class (null where a class does not occur), ``confusion``."""
     iou = {name: None if value != value else value for name, value in zip(classes, result.iou.tolist(), strict=True)}
     contents = {"mean_iou": result.mean_iou, "pixel_accuracy": result.pixel_accuracy, "iou": iou, **more}
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows = ",\n  ".join(json.dumps(row) for row in result.counts.tolist())  # a line a row
-    path.write_text(f'{json.dumps(contents, indent=1)[:-2]},\n "confusion": [\n  {rows}\n ]\n}}\n')
+    write_whole(path, f'{json.dumps(contents, indent=1)[:-2]},\n "confusion": [\n  {rows}\n ]\n}}\n')
 
 
-def read_results(path: Path) -> list[float]:
+def column(results: Results) -> list[float]:
     """Class IoUs and their mean, as ``scores_table`` takes them."""
-    contents = json.loads(path.read_text())
-    values = [*contents["iou"].values(), contents["mean_iou"]]
+    values = [*results["iou"].values(), results["mean_iou"]]
     return [float("nan") if value is None else value for value in values]

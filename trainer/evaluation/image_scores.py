@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from dataloaders.sets.description import Sample
+from trainer.evaluation.run_json import evaluate_again
 from utils.distributed import all_sum, is_main
+from utils.errors import UsageError
 from utils.files import write_atomically, write_whole
+from utils.inputs import read_plain
 from utils.metrics import ConfusionMatrix
 
 IMAGE_SCORES, IMAGE_COUNTS = "images.csv", "images.npz"
@@ -57,7 +60,16 @@ class ImageScores:
 
 def read_image_scores(path: Path) -> dict[str, float]:
     """Score by image id, without the images that have none; empty where the file is missing."""
-    if not path.is_file():
+    if not path.exists():
         return {}
-    with open(path, newline="", encoding="utf-8") as file:
-        return {row["image"]: float(row["mean_iou"]) for row in csv.DictReader(file) if row["mean_iou"]}
+    try:
+        rows = csv.DictReader(io.StringIO(read_plain(path).decode(), newline=""))
+        if not {"image", "mean_iou"} <= set(rows.fieldnames or ()):
+            raise ValueError("it does not begin with image,mean_iou")
+        found = {row["image"]: float(row["mean_iou"]) for row in rows if row["mean_iou"]}
+        if not all(0 <= score <= 1 for score in found.values()):
+            raise ValueError("a score is not between 0 and 1")
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path}: cannot be read ({reason}). {evaluate_again(path.parent)}") from None
+    return found

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dataloaders.photometry import denormalise
 from dataloaders.sets.description import Sample, SegmentationData
+from trainer.evaluation.run_json import read_history
 from trainer.subclasses.table import SubclassTable
 from utils.config import Config, flat_settings
 from utils.distributed import is_main
@@ -73,11 +74,10 @@ class Board:
             self.writer = SummaryWriter(str(folder), purge_step=iteration + 1)
 
     def _truncate_history(self, iteration: int, epochs_done: int) -> None:
-        lines = self.history.read_text().splitlines(keepends=True) if self.history.is_file() else []
-        whole = [line for line in lines if line.endswith("\n")]  # the last one may have been cut off
-        entries = [(line, json.loads(line)) for line in whole]
         kept = [
-            line for line, entry in entries if entry["iteration"] <= iteration and entry.get("epoch", 0) <= epochs_done
+            json.dumps(entry) + "\n"
+            for entry in read_history(self.history)
+            if entry["iteration"] <= iteration and entry.get("epoch", 0) <= epochs_done
         ]
         write_whole(self.history, "".join(kept))
 

@@ -8,12 +8,13 @@ from PIL import Image
 from dataloaders import Sample, open_data
 from trainer.evaluation.evaluate import (
     PredictionWriter,
+    column,
     evaluate,
-    read_results,
     save_results,
     scores_table,
     whole_image_loader,
 )
+from trainer.evaluation.run_json import read_results
 from utils.config_file import load_config
 from utils.metrics import scores
 from utils.palette import voc_palette
@@ -89,7 +90,7 @@ def test_results_come_back_as_they_were_written(tmp_path):
     counts = torch.tensor([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
     save_results(tmp_path / "r.json", ("a", "b", "c"), scores(counts), checkpoint="x")
     assert json.loads((tmp_path / "r.json").read_text())["iou"]["c"] is None
-    values = read_results(tmp_path / "r.json")
+    values = column(read_results(tmp_path / "r.json"))
     assert values[:2] == [0.75, 0.8]
     assert np.isnan(values[2])
     assert values[3] == pytest.approx(0.775)

@@ -13,13 +13,16 @@ from torch import nn
 
 from dataloaders.loaders import evaluation_loader
 from dataloaders.photometry import normalise, to_unit
+from dataloaders.reading import read_mask
 from dataloaders.sets.description import Sample, SegmentationData
 from dataloaders.streams import EvaluationStream
+from trainer.evaluation.evaluate import PREDICTIONS, read_prediction
 from trainer.methods.usrn import entropy
 from utils.palette import save_mask
+from utils.pictures import fitted
 
 PER_GROUP = 4
-MAX_WIDTH = 400
+MAX_WIDTH, MAX_HEIGHT = 400, 800
 ENTROPY = "entropy"
 """Folder of the entropy maps, in the run's."""
 # From sure to unsure: black, violet, orange, pale yellow.
@@ -80,8 +83,8 @@ def mask_picture(mask: np.ndarray, palette: np.ndarray) -> str:
 
 
 def entropy_picture(path: Path) -> str:
-    with Image.open(path) as mask:
-        small = _small(Image.fromarray(np.asarray(mask)), Image.BILINEAR)
+    values = read_mask(path, 256, ignore_index=256)  # all values mean something here
+    small = _small(Image.fromarray(values.astype(np.uint8)), Image.BILINEAR)
     return _jpeg(Image.fromarray(_entropy_palette()[np.asarray(small)]))
 
 
@@ -90,16 +93,15 @@ def pictures_of(sample: Sample, data: SegmentationData, run_dirs: dict[str, Path
 
     Empty where a prediction is missing.
     """
-    predictions = {name: run_dir / "preds" / f"{sample.id}.png" for name, run_dir in run_dirs.items()}
-    if not all(path.is_file() for path in predictions.values()):
+    if not all((run_dir / PREDICTIONS / f"{sample.id}.png").exists() for run_dir in run_dirs.values()):
         return {}
     image, target = data.read_pair(sample)
     pictures = {"image": _jpeg(Image.fromarray(image)), "target": mask_picture(target, data.palette)}
-    for name, path in predictions.items():
-        with Image.open(path) as prediction:
-            pictures[name] = mask_picture(np.asarray(prediction), data.palette)
+    for name, run_dir in run_dirs.items():
+        prediction = read_prediction(run_dir, sample, len(data.classes), target.shape)
+        pictures[name] = mask_picture(prediction, data.palette)
     entropy_map = list(run_dirs.values())[-1] / ENTROPY / f"{sample.id}.png"
-    return pictures | ({"entropy": entropy_picture(entropy_map)} if entropy_map.is_file() else {})
+    return pictures | ({"entropy": entropy_picture(entropy_map)} if entropy_map.exists() else {})
 
 
 def _entropy_palette() -> np.ndarray:
@@ -110,8 +112,7 @@ def _entropy_palette() -> np.ndarray:
 
 
 def _small(image: Image.Image, resampling: int) -> Image.Image:
-    scale = min(1, MAX_WIDTH / image.width)
-    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), resampling)
+    return image.resize(fitted(image.size, (MAX_WIDTH, MAX_HEIGHT)), resampling)
 
 
 def _jpeg(image: Image.Image) -> str:

@@ -1,6 +1,5 @@
 """What a run's folder holds of the report's input."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from dataloaders.sets.description import SegmentationData
 from trainer.evaluation.image_scores import IMAGE_SCORES, read_image_scores
 from trainer.evaluation.report.charts import Curve
+from trainer.evaluation.run_json import Entry, Results, Stage, read_history, read_results, read_stages
 
 
 @dataclass
@@ -28,10 +28,10 @@ class RunFiles:
 
     name: str
     folder: Path
-    results: dict[str, Any] = field(default_factory=dict)
+    results: Results | dict[str, Any] = field(default_factory=dict)
     images: dict[str, float] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
-    stages: dict[str, Any] = field(default_factory=dict)
+    history: list[Entry] = field(default_factory=list)
+    stages: dict[str, Stage] = field(default_factory=dict)
 
     def curve(self, key: str, style: str, name: str | None = None) -> Curve:
         """The curve of a key of the history."""
@@ -47,12 +47,10 @@ class RunFiles:
 def read_run(name: str, folder: Path, data: SegmentationData, *, evaluated: bool = True) -> RunFiles:
     """Read a run; without ``evaluated``, or where the results are of other classes, its results are left out."""
     run = RunFiles(name, folder)
-    if (folder / "history.jsonl").is_file():
-        run.history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    if (folder / "stages.json").is_file():
-        run.stages = json.loads((folder / "stages.json").read_text())
-    if evaluated and (folder / "results.json").is_file():
-        results = json.loads((folder / "results.json").read_text())
+    run.history = read_history(folder / "history.jsonl")
+    run.stages = read_stages(folder / "stages.json")
+    if evaluated and (folder / "results.json").exists():
+        results = read_results(folder / "results.json")
         if tuple(results["iou"]) == data.classes:
             run.results = results
             run.images = read_image_scores(folder / IMAGE_SCORES)

@@ -1,0 +1,76 @@
+"""Files that are read: opened where they are plain files of a size that can be, and checked as they are taken in."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from utils.errors import UsageError
+
+MAX_BYTES = 2**30
+"""Of a file that is read as a whole: more is none of a data set's or a run's."""
+Kind = TypeVar("Kind")
+
+
+def open_plain(path: Path, *, most: int | None = None) -> BinaryIO:
+    """``path``, opened for reading. A pipe is not waited for.
+
+    Raises
+    ------
+    OSError
+        It cannot be opened, is no regular file, or has more than ``most`` bytes; ``strerror`` says which.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except ValueError as error:  # a name that no file can have
+        raise OSError(errno.EINVAL, str(error), str(path)) from None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            what = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
+            raise OSError(errno.EINVAL, f"it is {what}", str(path))
+        if most is not None and status.st_size > most:
+            raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes; at most {most:,} are read", str(path))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def read_plain(path: Path, *, most: int = MAX_BYTES) -> bytes:
+    """The contents of a file, opened as ``open_plain`` does."""
+    with open_plain(path, most=most) as file:
+        return file.read()
+
+
+def read_json(path: Path, kind: TypeAdapter[Kind], way_out: str) -> Kind:
+    """A JSON file, checked as ``kind``.
+
+    Raises
+    ------
+    UsageError
+        The file cannot be read, is no JSON or holds something else; the message ends with ``way_out``.
+    """
+    try:
+        content = read_plain(path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}). {way_out}") from None
+    return parse_json(content, kind, f"{path}", way_out)
+
+
+def parse_json(content: bytes, kind: TypeAdapter[Kind], where: str, way_out: str) -> Kind:
+    """JSON text, checked as ``kind``; raises as ``read_json`` does, of ``where``."""
+    try:
+        return kind.validate_json(content)
+    except ValidationError as error:
+        raise UsageError(f"{where}: is damaged ({first_problem(error)}). {way_out}") from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """What is wrong first, in one line: the key and pydantic's reason."""
+    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(map(str, problem["loc"]))
+    return f"{f'key {place}: ' if place else ''}{problem['msg']}"
