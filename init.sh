@@ -1,9 +1,24 @@
 #!/bin/sh
-# Make .venv and install requirements.txt into it; does nothing where that is done. PYTHON names another interpreter.
+# Make .venv with what runs and tests need; does nothing where that is done. PYTHON names another interpreter.
+#   sh init.sh               requirements.txt and requirements-dev.txt
+#   sh init.sh --run-only    requirements.txt alone
+# requirements.lock pins what these packages need in their turn.
 set -eu
 cd "$(dirname "$0")"
 
-if cmp -s requirements.txt .venv/installed-requirements.txt; then
+case "${1:-}" in
+    "") wanted="requirements.txt requirements-dev.txt" ;;
+    --run-only) wanted=requirements.txt ;;
+    *) echo "error: sh init.sh, or sh init.sh --run-only for what a run needs" >&2; exit 2 ;;
+esac
+
+# .venv/installed/ keeps copies of the files that were installed.
+installed() {
+    for file in $wanted requirements.lock; do
+        cmp -s "$file" ".venv/installed/$file" || return 1
+    done
+}
+if installed; then
     exit 0
 fi
 
@@ -19,10 +34,16 @@ if [ -z "$python" ]; then
 fi
 
 echo "making the environment .venv (about 5 GB, once)"
-rm -f .venv/installed-requirements.txt
+rm -rf .venv/installed
 if ! "$python" -m venv .venv; then
     echo "error: $python cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2
     exit 2
 fi
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-cp requirements.txt .venv/installed-requirements.txt
+options="-c requirements.lock"
+for file in $wanted; do
+    options="$options -r $file"
+done
+# shellcheck disable=SC2086 # a list of words
+.venv/bin/python -m pip install --quiet --disable-pip-version-check $options
+mkdir .venv/installed
+cp $wanted requirements.lock .venv/installed/

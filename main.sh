@@ -16,7 +16,7 @@ fi
 shift
 
 if [ -z "${RUN_PYTHON:-}" ]; then
-    sh init.sh
+    sh init.sh --run-only
     RUN_PYTHON=.venv/bin/python
 fi
 

@@ -1,13 +1,15 @@
 #!/bin/sh
-# Run the tests, making the environment where it is missing. --slow runs the slow ones as well; other options are pytest's.
+# Check style, then run the tests; the environment is made where it is missing. Other options are pytest's.
+#   sh tests/run.sh --style     style only
+#   sh tests/run.sh --slow      the slow tests as well
 set -eu
 cd "$(dirname "$0")/.."
 sh init.sh
 
-if [ "${1:-}" = --slow ]; then
-    shift
-    set -- -m "slow or not slow" "$@"
-fi
 .venv/bin/python -m ruff check .
 .venv/bin/python -m ruff format --check .
+case "${1:-}" in
+    --style) exit 0 ;;
+    --slow) shift; set -- -m "slow or not slow" "$@" ;;
+esac
 exec .venv/bin/python -m pytest "$@"
