@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from utils.config import Config
+from utils.config import BASELINE, Config
 
 
 @dataclass(frozen=True)
@@ -12,12 +12,17 @@ class Schedule:
     Attributes
     ----------
     iterations_per_epoch
-        floor(n_labelled / (batch_size / n_gpu)), at least 1.
+        floor(n_labelled / (batch_size / n_gpu)); of a baseline, which goes once over the labelled images,
+        floor(n_labelled / batch_size). At least 1.
+    lr_steps_per_epoch
+        The steps by which the learning rate falls in an epoch: floor(n_labelled / (batch_size / n_gpu)) for a baseline
+        as well, which leaves the last ones of every epoch out where n_gpu is above 1.
     epochs, early_stop
         As in the configuration, times floor(num_images_all / n_labelled).
     """
 
     iterations_per_epoch: int
+    lr_steps_per_epoch: int
     epochs: int
     early_stop: int
 
@@ -27,15 +32,18 @@ class Schedule:
 
     @classmethod
     def from_config(cls, config: Config) -> "Schedule":
-        labelled = config.n_labeled_examples
+        labelled, batch_size = config.n_labeled_examples, config.train_supervised.batch_size
         multiple = max(1, config.num_images_all // labelled)
+        steps = max(1, labelled * config.n_gpu // batch_size)
         return cls(
-            iterations_per_epoch=max(1, labelled * config.n_gpu // config.train_supervised.batch_size),
+            iterations_per_epoch=max(1, labelled // batch_size) if config.name == BASELINE else steps,
+            lr_steps_per_epoch=steps,
             epochs=config.trainer.epochs * multiple,
             early_stop=config.trainer.early_stop * multiple,
         )
 
-
-def poly_factor(iteration: int, iterations: int) -> float:
-    """(1 - t/N)^0.9: what the learning rate of iteration t of N is multiplied by."""
-    return (1 - iteration / iterations) ** 0.9
+    def lr_factor(self, iteration: int) -> float:
+        """What the learning rate of an iteration is multiplied by: (1 - t/N)^0.9, t and N in ``lr_steps_per_epoch``."""
+        epoch, within = divmod(iteration, self.iterations_per_epoch)
+        step, steps = epoch * self.lr_steps_per_epoch + within, self.epochs * self.lr_steps_per_epoch
+        return (1 - step / steps) ** 0.9

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from trainer.loop.assembly import BACKBONE_LR
-from utils.schedule import poly_factor
+from utils.schedule import Schedule
 
 EXPECTED = json.loads((Path(__file__).parents[1] / "data" / "parity" / "poly_lr.json").read_text())
 
 
 def test_learning_rates_of_heads_and_backbone_are_the_originals():
-    iterations = EXPECTED["epochs"] * EXPECTED["iters_per_epoch"]
-    rates = [[EXPECTED["base_lr"] * share * poly_factor(t, iterations) for share in (1, BACKBONE_LR)]
-             for t in range(iterations)]  # fmt: skip
+    schedule = Schedule(EXPECTED["iters_per_epoch"], EXPECTED["iters_per_epoch"], EXPECTED["epochs"], early_stop=1)
+    rates = [[EXPECTED["base_lr"] * share * schedule.lr_factor(t) for share in (1, BACKBONE_LR)]
+             for t in range(schedule.iterations)]  # fmt: skip
     expected = EXPECTED["lr_of_each_iteration[head,backbone]"]
     assert len(rates) == len(expected)
     for rate, original in zip(rates, expected, strict=True):

@@ -22,7 +22,7 @@ DATA_SETS = {
         "early_stop": 600, "jitter": True, "n_gpu": {"baseline": 2, "usrn": 4},
     },
 }  # fmt: skip
-# Iterations of an epoch and how often the configuration's epochs are run.
+# Steps of the learning rate in an epoch (not all are iterations of a baseline), and how often its epochs are run.
 SCHEDULES = {
     "voc_1over64": {"baseline": (20, 64), "usrn": (41, 64)},
     "voc_1over32": {"baseline": (41, 31), "usrn": (82, 31)},
@@ -82,10 +82,11 @@ def test_published_run_has_the_methods_settings(run: str):
 @pytest.mark.parametrize("run", PUBLISHED)
 def test_published_run_has_the_methods_length(run: str):
     split, _, kind = run.rpartition("_")
-    iterations, multiple = SCHEDULES[split][kind]
+    steps, multiple = SCHEDULES[split][kind]
     settings = DATA_SETS[split.partition("_")[0]]
+    iterations = LABELLED[split] // settings["batch"] if kind == "baseline" else steps
     epochs, early_stop = settings["epochs"] * multiple, settings["early_stop"] * multiple
-    assert Schedule.from_config(load(run)) == Schedule(iterations, epochs, early_stop)
+    assert Schedule.from_config(load(run)) == Schedule(iterations, steps, epochs, early_stop)
 
 
 @pytest.mark.parametrize("run", USRN_RUNS)

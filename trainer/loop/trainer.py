@@ -22,7 +22,7 @@ from utils.config import BASELINE, Config
 from utils.distributed import any_process, barrier, is_main, rank
 from utils.errors import UsageError
 from utils.logger import log, progress
-from utils.schedule import Schedule, poly_factor
+from utils.schedule import Schedule
 from utils.stop import Stopped, StopRequest
 
 
@@ -146,7 +146,7 @@ class Trainer:
 
     def _iterate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One step of the optimiser; what the training step reports."""
-        factor = poly_factor(self.iteration, self.schedule.iterations)
+        factor = self.schedule.lr_factor(self.iteration)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         # Dropout follows from seed, rank and iteration, so that a run can go on from any iteration.
@@ -259,6 +259,10 @@ class Trainer:
         if state["iteration"] > self.schedule.iterations:
             raise UsageError(f"{path}: is at iteration {state['iteration']}, beyond the {self.schedule.iterations} of "
                              "this configuration.")  # fmt: skip
+        at, done, per_epoch = state["iteration"], state["epochs_done"], self.schedule.iterations_per_epoch
+        if not 0 <= at - done * per_epoch <= per_epoch:
+            raise UsageError(f"{path}: is at iteration {at} after {done} epochs; an epoch of this run has {per_epoch} "
+                             "iterations. Start it over with --force.")  # fmt: skip
         load_momentum(self.optimizer, state["optimizer"])
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])

@@ -9,7 +9,7 @@ from trainer.loop.trainer import Trainer
 from trainer.methods.baseline import BaselineStep
 from utils.checkpoint import load_checkpoint
 from utils.config_file import load_config
-from utils.schedule import poly_factor
+from utils.errors import UsageError
 from utils.stop import Stopped
 
 CPU = torch.device("cpu")
@@ -88,7 +88,7 @@ def test_run_that_goes_on_by_force_takes_the_new_optimiser_settings_and_the_old_
     momentum = trainer.optimizer.state[groups[0]["params"][0]]["momentum_buffer"]
     assert torch.equal(momentum, saved[0]["momentum_buffer"])
     trainer._iterate(next(iter(trainer.batches)))
-    assert groups[0]["lr"] == pytest.approx(0.002 * poly_factor(3, 8))
+    assert groups[0]["lr"] == pytest.approx(0.002 * (1 - 3 / 8) ** 0.9)
 
 
 def test_validation_that_is_broken_off_is_done_again(tiny_configs):
@@ -148,6 +148,16 @@ def test_weights_without_a_position_start_a_new_run(tiny_configs):
     trainer = Trainer(config, open_data(config), CPU, Origin.read(run_dir / "best_model.pth"))
     assert trainer.iteration == 0
     assert set(trainer.network.state_dict()) == set(trained)
+
+
+def test_position_of_another_schedule_is_refused(tiny_configs):
+    _, run_dir = train(tiny_configs[0], stop_after=3)
+    path, config = run_dir / "checkpoint.pth", load_config(tiny_configs[0])
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["resume"]["iteration"] = 5  # one epoch is done, and an epoch has two
+    torch.save(checkpoint, path)
+    with pytest.raises(UsageError, match="is at iteration 5 after 1 epochs; an epoch of this run has 2 iterations"):
+        Trainer(config, open_data(config), CPU, Origin.read(path))
 
 
 def test_unsupervised_losses_wait_for_their_epoch(tiny_configs):
