@@ -4,10 +4,11 @@ import copy
 from itertools import pairwise
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from utils.errors import NotFiniteError
 from utils.logger import log
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -39,6 +40,23 @@ def evaluation_copy(network: nn.Module) -> nn.Module:
                 setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
                 setattr(module, norm_name, nn.Identity())
     return network.to(memory_format=torch.channels_last)
+
+
+def count_not_finite(logits: Tensor) -> Tensor:
+    """Pixels with a logit that is not finite, an int64 scalar on the device: logits (N, C, H, W) or (C, H, W).
+
+    Their ``argmax`` is a class like any other: without this, a network that has diverged predicts class 0.
+    """
+    return (~logits.isfinite()).any(-3).sum()
+
+
+def refuse_not_finite(pixels: int, name: str) -> None:
+    """Raise ``NotFiniteError`` where so many ``pixels`` of the network called ``name`` are not finite."""
+    if pixels:
+        raise NotFiniteError(
+            f"{name}: its logits are not finite in {pixels:,} pixels; it has diverged. Take an earlier checkpoint, or "
+            "train again with a lower optimizer.args.lr."
+        )
 
 
 def compile_forward(module: nn.Module) -> None:

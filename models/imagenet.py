@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.models import ResNet50_Weights, ResNet101_Weights
 
 from models.segmentor import Segmentor
+from utils.checkpoint import why_unusable
 from utils.errors import UsageError
 
 WEIGHTS = {50: ResNet50_Weights.IMAGENET1K_V1, 101: ResNet101_Weights.IMAGENET1K_V1}
@@ -70,9 +71,19 @@ def load_imagenet_weights(network: Segmentor, state_dict: Mapping[str, Tensor]) 
         for name, value in given.items()
         if name in wanted and value.shape != wanted[name].shape
     ]
+    unusable = [
+        f"{name} {reason}"
+        for name, value in given.items()
+        if name in wanted and (reason := why_unusable(value, wanted[name].dtype))
+    ]
     differences = [
         f"{what}: {_some(names)}"
-        for what, names in (("missing", missing), ("not in this network", unexpected), ("shape", shapes))
+        for what, names in (
+            ("missing", missing),
+            ("not in this network", unexpected),
+            ("shape", shapes),
+            ("no weights", unusable),
+        )
         if names
     ]
     if differences:

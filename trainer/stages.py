@@ -189,7 +189,7 @@ def test(config: Config, options: Options, device: torch.device) -> None:
             image_scores(*seen)
 
         loader = whole_image_loader(config, data, data.validation, device)
-        result = evaluate(network, loader, len(data.classes), device, on_image=on_image)
+        result = evaluate(network, loader, len(data.classes), device, on_image=on_image, name=str(path))
         image_scores.save(config.run_dir)
         if is_main():
             save_results(results, data.classes, result, checkpoint=str(path))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from utils.errors import UsageError
+from utils.errors import NotFiniteError, UsageError
 from utils.files import write_atomically
 
 PREFIX = "module."
@@ -40,11 +40,24 @@ def save_checkpoint(
     """Write a checkpoint of ``network`` (unwrapped) atomically; with ``keep``, the one before under that name.
 
     ``colours`` are the classes' RGB, uint8 (C, 3). No best yet is written as -inf, as the original does.
+
+    Raises
+    ------
+    NotFiniteError
+        Weights are not finite. What is there stays there.
     """
+    state_dict = network.state_dict()
+    finite = {name: value.isfinite().all() for name, value in state_dict.items()}
+    if not torch.stack(list(finite.values())).all():
+        name = next(name for name, all_finite in finite.items() if not all_finite)
+        raise NotFiniteError(
+            f"{path}: is not written, since {name} is not finite: the training has diverged. The checkpoints of before "
+            "are still there. Train with a lower optimizer.args.lr."
+        )
     contents: dict[str, Any] = {
         "arch": "DistributedDataParallel",
         "epoch": epoch,
-        "state_dict": {PREFIX + name: value for name, value in network.state_dict().items()},
+        "state_dict": {PREFIX + name: value for name, value in state_dict.items()},
         "monitor_best": -math.inf if best is None else best,
         "classes": list(classes),
         "colours": colours.tolist(),
@@ -93,7 +106,7 @@ def load_weights(network: nn.Module, state_dict: dict[str, Tensor], path: Path) 
     Raises
     ------
     UsageError
-        Names or shapes differ; the message lists which.
+        Names or shapes differ; the message lists which. Or a weight is of a type that is none, or not finite.
     """
     expected = network.state_dict()
     lines = [f"missing: {name}" for name in expected if name not in state_dict]
@@ -108,7 +121,17 @@ def load_weights(network: nn.Module, state_dict: dict[str, Tensor], path: Path) 
         raise UsageError(
             f"{path}: these weights do not fit the configuration (its name, layers, out_dim, classes):\n  {shown}"
         )
+    for name, value in expected.items():
+        if reason := why_unusable(state_dict[name], value.dtype):
+            raise UsageError(f"{path}: {name} {reason}; no network can run with it. Take another checkpoint.")
     network.load_state_dict(state_dict)
+
+
+def why_unusable(value: Tensor, dtype: torch.dtype) -> str | None:
+    """What keeps a tensor of a file from being a network's weight of type ``dtype``; None for nothing."""
+    if value.is_complex() or value.is_floating_point() != dtype.is_floating_point:
+        return f"is of type {str(value.dtype).removeprefix('torch.')} in place of {str(dtype).removeprefix('torch.')}"
+    return None if value.to(dtype).isfinite().all() else "holds values that are not finite"
 
 
 def fingerprint(path: Path) -> str:

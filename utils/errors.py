@@ -10,3 +10,7 @@ class UsageError(Exception):
     def __init__(self, message: str):
         # A data-loader worker re-raises with its own traceback in the text: the user gets the message alone.
         super().__init__(message.rpartition("UsageError: ")[2].strip())
+
+
+class NotFiniteError(UsageError):
+    """A network gives logits that are not finite."""

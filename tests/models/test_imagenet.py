@@ -65,6 +65,7 @@ def test_weights_that_do_not_fit_are_named_and_change_nothing(torchvision_state)
     del state["layer1.0.conv1.weight"]
     state["layer4.2.bn3.bias"] = torch.zeros(7)
     state["surplus.weight"] = torch.zeros(1)
+    state["bn1.weight"] = torch.full((64,), torch.nan)
     network = Baseline(3, out_dim=8)
     before = {name: v.clone() for name, v in network.state_dict().items()}
     with pytest.raises(UsageError) as error:
@@ -72,6 +73,7 @@ def test_weights_that_do_not_fit_are_named_and_change_nothing(torchvision_state)
     assert "missing: layer1.0.conv1.weight;" in str(error.value)
     assert "not in this network: surplus.weight;" in str(error.value)
     assert "layer4.2.bn3.bias (7,) in place of (2048,)" in str(error.value)
+    assert "no weights: bn1.weight holds values that are not finite" in str(error.value)
     assert all(torch.equal(v, before[name]) for name, v in network.state_dict().items())
 
 

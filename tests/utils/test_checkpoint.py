@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from utils.checkpoint import fingerprint, load_checkpoint, load_weights, save_checkpoint
-from utils.errors import UsageError
+from utils.errors import NotFiniteError, UsageError
 from utils.files import write_atomically
 
 CLASSES = {"classes": ("road", "sky"), "colours": np.array([[1, 2, 3], [4, 5, 6]], np.uint8)}
@@ -155,6 +155,42 @@ def test_weights_that_do_not_fit_are_refused_by_name_and_shape_and_nothing_is_lo
     assert "unexpected: extra.weight" in message
     assert "0.weight: shape (5, 2, 1, 1) in the file, (3, 2, 1, 1) in the network" in message
     assert same(target.state_dict(), before)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (torch.tensor([1.0, torch.nan, 0.0]), "holds values that are not finite"),
+        (torch.tensor([1.0, -torch.inf, 0.0]), "holds values that are not finite"),
+        (torch.tensor([1.0, 1e300, 0.0], dtype=torch.float64), "holds values that are not finite"),
+        (torch.ones(3, dtype=torch.complex64), "is of type complex64 in place of float32"),
+        (torch.ones(3, dtype=torch.int8), "is of type int8 in place of float32"),
+        (torch.ones(3, dtype=torch.bool), "is of type bool in place of float32"),
+    ],
+)
+def test_weights_that_are_not_finite_or_no_numbers_of_their_kind_are_refused(tmp_path, value, reason):
+    target = network()
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    with pytest.raises(UsageError, match=rf"other\.pth: 1\.running_var {reason}"):
+        load_weights(target, {**before, "1.running_var": value}, tmp_path / "other.pth")
+    assert same(target.state_dict(), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_floating_point_type_are_taken(tmp_path, dtype):
+    target = network()
+    load_weights(target, network(seed=1).to(dtype).state_dict(), tmp_path / "half.pth")
+    assert target[0].weight.dtype == torch.float32
+
+
+def test_weights_that_are_not_finite_are_not_saved_over_good_ones(tmp_path):
+    path = tmp_path / "checkpoint.pth"
+    save_checkpoint(path, network(), epoch=1, best=0.5, **CLASSES)
+    bad = network(seed=1)
+    bad[0].bias.data[1] = torch.inf
+    with pytest.raises(NotFiniteError, match=r"checkpoint\.pth: is not written, since 0\.bias is not finite"):
+        save_checkpoint(path, bad, epoch=2, best=0.5, **CLASSES)
+    assert same(load_checkpoint(path)["state_dict"], network().state_dict())
 
 
 def test_long_list_of_differences_is_cut_and_counted(tmp_path):

@@ -14,7 +14,7 @@ from dataloaders.photometry import normalise, to_unit
 from dataloaders.reading import read_mask
 from dataloaders.sets.description import Sample, SegmentationData
 from dataloaders.streams import EvaluationStream
-from models.execution import evaluation_copy
+from models.execution import count_not_finite, evaluation_copy, refuse_not_finite
 from trainer.evaluation.run_json import Results, evaluate_again
 from utils.config import Config
 from utils.distributed import all_sum, rank, world_size
@@ -55,19 +55,27 @@ def evaluate(
     autocast: torch.autocast | None = None,
     on_image: OnImage | None = None,
     stop: StopRequest | None = None,
+    name: str = "the network",
 ) -> Scores:
     """Scores over the images of all processes; the network itself is left as it is.
 
     On a request to stop the rest of the images is left out: such scores are worth nothing.
+
+    Raises
+    ------
+    NotFiniteError
+        Some of its logits are not finite. It calls the network by its ``name``.
     """
     network = evaluation_copy(network)
     confusion = ConfusionMatrix(n_classes, device)
+    not_finite = torch.zeros((), dtype=torch.int64, device=device)
     for batch in progress(loader, desc="validation", unit="batch"):
         if stop is not None and stop.asked:
             break
         images = normalise(to_unit(batch["images"].to(device, non_blocking=True)))
         with autocast or torch.autocast(device.type, enabled=False):
             logits = network(images)
+        not_finite += count_not_finite(logits)
         predictions = logits.argmax(1)
         for sample, image, target, prediction in zip(
             batch["samples"], batch["images"], batch["targets"], predictions, strict=True
@@ -77,6 +85,7 @@ def evaluate(
             confusion.update(prediction, target.to(device, non_blocking=True))
             if on_image is not None:
                 on_image(sample, image[:, :height, :width], target, prediction)
+    refuse_not_finite(int(all_sum(not_finite)), name)
     return scores(all_sum(confusion.counts))
 
 

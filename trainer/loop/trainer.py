@@ -191,6 +191,7 @@ class Trainer:
             autocast=self.autocast,
             on_image=self.board.keep_picture if pictures else None,
             stop=self.stop,
+            name=f"{self.config.run_dir}: the network of iteration {self.iteration}",
         )
         if any_process([self.stop.asked])[0]:
             self._save()  # of before: a validation that was broken off is done again

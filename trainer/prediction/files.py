@@ -13,7 +13,7 @@ from PIL import Image
 from dataloaders.sets.voc import IMAGE_SUFFIXES
 from trainer.prediction.predictor import Predictor, as_rgb
 from utils.distributed import barrier, gather, is_main, rank, world_size
-from utils.errors import UsageError
+from utils.errors import NotFiniteError, UsageError
 from utils.files import write_whole
 from utils.logger import progress
 from utils.palette import save_mask
@@ -53,6 +53,8 @@ def predict_files(predictor: Predictor, source: str, output: Path, checkpoint: P
     for image, name in progress(list(zip(images, names, strict=True))[rank() :: world_size()], desc="prediction"):
         try:
             _predict_file(predictor, image, output, name)
+        except NotFiniteError as error:
+            failures.append(f"{image}: {error}")
         except UsageError as error:
             failures.append(str(error))
         except torch.OutOfMemoryError:

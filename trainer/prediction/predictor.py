@@ -16,7 +16,7 @@ from dataloaders.reading import read_image
 from dataloaders.streams import pad_to_multiple
 from models import build_network
 from models.architecture import infer_architecture
-from models.execution import autocast, choose_precision
+from models.execution import autocast, choose_precision, count_not_finite, refuse_not_finite
 from trainer.prediction.sliding_window import logits_in_rows
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.config import Config, PredictConfig
@@ -110,6 +110,7 @@ class Predictor:
         with autocast(self.precision, self.device):
             logits = self.network(normalise(to_unit(images)))
         logits = logits[..., :height, :width].float()
+        refuse_not_finite(int(count_not_finite(logits)), "the network")
         if mirror:
             logits = logits.flip(-1)
         if scaled_size != size:

@@ -12,6 +12,7 @@ from dataloaders.sets.description import SegmentationData
 from trainer.evaluation.evaluate import whole_image_loader
 from utils.config import Config
 from utils.distributed import barrier
+from utils.errors import NotFiniteError
 from utils.files import write_atomically
 from utils.logger import progress
 
@@ -22,6 +23,11 @@ def save_features(config: Config, data: SegmentationData, network: nn.Module, de
 
     The whole reflect-padded image goes through the network in evaluation mode. Each process writes its share;
     the number of files that all of them wrote together is returned.
+
+    Raises
+    ------
+    NotFiniteError
+        A feature is not finite in float16.
     """
     folder = features_dir(config)
     folder.mkdir(parents=True, exist_ok=True)
@@ -31,6 +37,11 @@ def save_features(config: Config, data: SegmentationData, network: nn.Module, de
         features = network.pixel_features(normalise(to_unit(batch["images"].to(device, non_blocking=True))))
         features = F.interpolate(features.float(), scale_factor=0.5, mode="bilinear", align_corners=True)
         for sample, feature in zip(batch["samples"], features.half().cpu().numpy(), strict=True):
+            if not np.isfinite(feature).all():
+                raise NotFiniteError(
+                    f"{sample.image}: its feature is not finite; the baseline has diverged. Train stage 1 again with a "
+                    "lower optimizer.args.lr."
+                )
             write_atomically(folder / f"{sample.id}.npy", lambda file, array=feature: np.save(file, array))
     barrier()
     return len(data.labelled)

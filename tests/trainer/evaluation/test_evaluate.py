@@ -16,6 +16,7 @@ from trainer.evaluation.evaluate import (
 )
 from trainer.evaluation.run_json import read_results
 from utils.config_file import load_config
+from utils.errors import NotFiniteError
 from utils.metrics import scores
 from utils.palette import voc_palette
 
@@ -53,6 +54,19 @@ def test_evaluation_leaves_the_network_in_the_mode_it_came_in(config_and_data):
     network = Brightest().train()
     evaluate(network, whole_image_loader(config, data, data.validation, torch.device("cpu")), 8, torch.device("cpu"))
     assert network.training
+
+
+def test_logits_that_are_not_finite_are_counted_and_refused(config_and_data):
+    class OneNaN(Brightest):
+        def forward(self, images):
+            logits = super().forward(images)
+            logits[:, 1, 0, 0] = torch.nan
+            return logits
+
+    config, data = config_and_data
+    loader = whole_image_loader(config, data, data.validation, torch.device("cpu"))
+    with pytest.raises(NotFiniteError, match=r"^best\.pth: its logits are not finite in 5 pixels"):
+        evaluate(OneNaN(), loader, len(data.classes), torch.device("cpu"), name="best.pth")
 
 
 def test_predictions_are_palette_images_of_the_images_size(config_and_data, tmp_path):

@@ -11,7 +11,7 @@ from trainer.loop.guard import StepGuard
 from trainer.loop.trainer import Trainer
 from utils.checkpoint import load_checkpoint
 from utils.config_file import load_config
-from utils.errors import UsageError
+from utils.errors import NotFiniteError, UsageError
 from utils.logger import log
 
 CPU = torch.device("cpu")
@@ -138,6 +138,14 @@ def test_run_goes_on_after_a_bad_step(tiny_configs, logged, bad, precision, unin
     stepped = [entry["iteration"] for entry in history(config.run_dir) if "total" in entry]
     assert stepped == [iteration for iteration in range(1, 9) if iteration != bad + 1]
     assert all(value.isfinite().all() for value in trainer.network.state_dict().values())
+
+
+def test_diverged_network_becomes_no_best_model(tiny_configs):
+    config = load_config(tiny_configs[0], ["optimizer.args.lr=1e38"])
+    trainer = Trainer(config, open_data(config), CPU)
+    with pytest.raises(NotFiniteError, match=r"tiny_baseline: the network of iteration 2: its logits are not finite"):
+        trainer.train()
+    assert not list(config.run_dir.glob("*.pth"))
 
 
 def test_run_that_only_fails_ends_with_the_weights_of_before(tiny_configs, logged):

@@ -132,6 +132,16 @@ def test_images_that_cannot_be_read_are_listed_after_the_others_are_done(predict
     assert files(tmp_path / "out" / "masks") == ["good.png", "last.png"]
 
 
+def test_logits_that_are_not_finite_give_no_mask(predict, checkpoint, tmp_path, capsys):
+    contents = torch.load(checkpoint, weights_only=True)
+    contents["state_dict"]["module.classifier.1.weight"] *= 1e38
+    torch.save(contents, checkpoint)
+    assert predict(write_picture(tmp_path / "photo.png")) == 2
+    message = capsys.readouterr().err
+    assert "photo.png: the network: its logits are not finite in " in message
+    assert not (tmp_path / "out" / "masks" / "photo.png").exists()
+
+
 def test_image_too_large_for_the_gpu_names_the_setting(predict, tmp_path, capsys, monkeypatch):
     def out_of_memory(*_):
         raise torch.OutOfMemoryError

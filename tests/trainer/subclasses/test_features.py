@@ -8,6 +8,7 @@ from dataloaders.streams import EvaluationStream
 from models import build_network
 from trainer.subclasses.features import features_dir, save_features
 from utils.config_file import load_config
+from utils.errors import NotFiniteError
 
 CPU = torch.device("cpu")
 
@@ -39,3 +40,11 @@ def test_only_labelled_images_get_features(run):
     config, data, network = run
     save_features(config, data, network, CPU)
     assert {path.stem for path in features_dir(config).iterdir()} == {sample.id for sample in data.labelled}
+
+
+def test_features_that_are_not_finite_are_refused(run):
+    config, data, network = run
+    network.state_dict()["encoder.decoder.last_conv.5.weight"] *= 1e8  # beyond what float16 holds
+    with pytest.raises(NotFiniteError, match="its feature is not finite; the baseline has diverged"):
+        save_features(config, data, network, CPU)
+    assert not list(features_dir(config).iterdir())
