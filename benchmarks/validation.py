@@ -20,7 +20,7 @@ from benchmarks import original  # noqa: E402
 from benchmarks.comparing import COUNTS, in_turn, parser, report, start  # noqa: E402
 from dataloaders.photometry import normalise, to_unit  # noqa: E402
 from models import USRN  # noqa: E402
-from models.execution import DTYPES, autocast, choose_precision  # noqa: E402
+from models.execution import DTYPES, choose_precision  # noqa: E402
 from trainer.evaluation.evaluate import evaluate  # noqa: E402
 
 SIZES = ((375, 500), (333, 500), (500, 375))
@@ -51,11 +51,10 @@ def main() -> None:
         singles += zip(normalise(to_unit(images)), targets, strict=True)
 
     precision = choose_precision(options.precision, device)
-    context = autocast(precision, device)
     rows = in_turn(
         {
             "the original's": lambda: original.validate(same, singles, len(COUNTS)),
-            f"this code, {precision}": lambda: evaluate(network, batches, len(COUNTS), device, autocast=context),
+            f"this code, {precision}": lambda: evaluate(network, batches, len(COUNTS), device, precision=precision),
         },
         options.rounds,
         device,

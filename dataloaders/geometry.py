@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from dataloaders.reading import IGNORE
 from utils.config import StreamConfig
@@ -18,6 +19,7 @@ UNLABELLED_SCALES = (0.8, 2.0)
 BICUBIC_REACH = 2  # source pixels on each side, where an image grows
 MAX_ANGLE = 10
 MAX_BLUR_SIGMA = 1.5
+MULTIPLE = 8  # of which the sides of whole images are made
 WHOLE = slice(None), slice(None)
 
 
@@ -92,6 +94,20 @@ class Geometry:
         if bottom or right:
             pixels = cv2.copyMakeBorder(pixels, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=padding)
         return cv2.flip(pixels, 1) if flip else pixels
+
+
+def pad_to_multiple(images: Tensor) -> Tensor:
+    """Whole images (…, H, W) as the network takes them: reflected at the bottom and the right to multiples of 8.
+
+    By index, so that sides may be shorter than what is added, and an exported network takes any size.
+    """
+    for axis in (-2, -1):
+        side = images.shape[axis]
+        at = torch.arange(side + -side % MULTIPLE, device=images.device)
+        period = torch.full_like(at, 2 * (side - 1)).clamp(min=1)
+        at = at % period
+        images = images.index_select(axis, torch.minimum(at, period - at))
+    return images
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int], window: tuple[slice, slice] = WHOLE) -> np.ndarray:

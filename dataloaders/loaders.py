@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from dataloaders.geometry import MULTIPLE
 from dataloaders.reading import image_size
 from dataloaders.sets.description import Sample
-from dataloaders.streams import EVALUATION_MULTIPLE, EvaluationStream
+from dataloaders.streams import EvaluationStream
 from utils.errors import UsageError
 
 
@@ -72,7 +73,7 @@ class SameSizeSampler(Sampler[list[int]]):
         else:
             for index, sample in enumerate(samples):
                 height, width = image_size(sample.label)  # the image's once it is upright
-                padded = -(-height // EVALUATION_MULTIPLE), -(-width // EVALUATION_MULTIPLE)
+                padded = -(-height // MULTIPLE), -(-width // MULTIPLE)
                 by_size.setdefault(padded, []).append(index)
             batches = [
                 group[at : at + batch_size] for group in by_size.values() for at in range(0, len(group), batch_size)

@@ -13,14 +13,13 @@ import torch
 from torch.utils.data import Dataset
 
 from dataloaders.cache import SharedCache
-from dataloaders.geometry import Geometry
+from dataloaders.geometry import Geometry, pad_to_multiple
 from dataloaders.photometry import draw_photometry
 from dataloaders.reading import read_image, read_subclass_map
 from dataloaders.sets.description import Sample, SegmentationData
 from utils.errors import UsageError
 
 LABELLED, UNLABELLED = 0, 1
-EVALUATION_MULTIPLE = 8
 
 
 class _TrainingStream(Dataset):
@@ -158,13 +157,7 @@ class EvaluationStream(Dataset):
     def __getitem__(self, index: int) -> dict:
         sample = self.samples[index]
         image, target = self.data.read_pair(sample)
-        return {"sample": sample, "image": _channels_first(pad_to_multiple(image)), "target": torch.from_numpy(target)}
-
-
-def pad_to_multiple(image: np.ndarray) -> np.ndarray:
-    """A whole image (H, W, 3) as the network takes it: reflected at the right and the bottom to multiples of 8."""
-    bottom, right = (-side % EVALUATION_MULTIPLE for side in image.shape[:2])
-    return np.pad(image, ((0, bottom), (0, right), (0, 0)), mode="reflect")
+        return {"sample": sample, "image": pad_to_multiple(_channels_first(image)), "target": torch.from_numpy(target)}
 
 
 def _own_tensor(mask: np.ndarray) -> torch.Tensor:

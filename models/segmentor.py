@@ -55,7 +55,8 @@ class Segmentor(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) → class logits (N, n_classes, H, W): all that evaluation needs."""
-        return upsample(self.classifier(self.pixel_features(images)), images.shape[-2:])
+        logits = self.classifier(self.pixel_features(images))
+        return upsample(logits.float(), images.shape[-2:])  # as in training: in 16 bit, classes would come out equal
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
         """The ResNet's parameters, which learn at a tenth of the rate (docs/method.md section 6)."""

@@ -18,7 +18,6 @@ from trainer.evaluation.evaluate import (
     percent,
     save_results,
     scores_table,
-    whole_image_loader,
 )  # fmt: skip
 from trainer.evaluation.image_scores import ImageScores
 from trainer.evaluation.report import write_report
@@ -30,11 +29,13 @@ from trainer.planning.plan import plan_run
 from trainer.prediction import load_model
 from trainer.prediction.export import SUFFIXES, export_network
 from trainer.prediction.files import predict_files
+from trainer.prediction.predictor import read_network
+from trainer.prediction.whole_image import whole_image_loader
 from trainer.record import Record
 from trainer.subclasses.features import features_dir, save_features
 from trainer.subclasses.table import TABLE
 from utils.checkpoint import fingerprint, load_checkpoint, load_weights
-from utils.config import BASELINE, USRN, Config
+from utils.config import USRN, Config
 from utils.distributed import barrier, failing_together, is_main, restarts
 from utils.errors import UsageError
 from utils.files import sweep
@@ -189,7 +190,15 @@ def test(config: Config, options: Options, device: torch.device) -> None:
             image_scores(*seen)
 
         loader = whole_image_loader(config, data, data.validation, device)
-        result = evaluate(network, loader, len(data.classes), device, on_image=on_image, name=str(path))
+        result = evaluate(
+            network,
+            loader,
+            len(data.classes),
+            device,
+            precision=config.trainer.precision,
+            on_image=on_image,
+            name=str(path),
+        )
         image_scores.save(config.run_dir)
         if is_main():
             save_results(results, data.classes, result, checkpoint=str(path))
@@ -259,15 +268,23 @@ def export(config: Config, options: Options, device: torch.device) -> None:
     """The network for other programs."""
     path = _best_model(config, options.resume)
     output = Path(options.output) if options.output else config.run_dir / f"model{SUFFIXES[options.export]}"
-    export_network(load_model(path, config, device="cpu"), options.export, output)
+    network, classes, _ = read_network(path, config)
+    export_network(network, classes, options.export, output)
     log.info(f"exported network; {output}")
 
 
 def load_network(config: Config, data: SegmentationData, path: Path, device: torch.device) -> nn.Module:
     """The network of a configuration with a checkpoint's weights; it says itself how many subclasses it has."""
     state_dict = load_checkpoint(path)["state_dict"]
-    head = state_dict.get("classifier_SubCls.1.weight")
-    n_subclasses = None if config.name == BASELINE else (1 if head is None else len(head))
+    n_subclasses = None
+    if config.name == USRN:
+        head = state_dict.get("classifier_SubCls.1.weight")
+        if head is None:
+            raise UsageError(
+                f"{path}: this checkpoint has no subclass branch, as the network of {config.experim_name} (USRN) has. "
+                "Give it the configuration of the baseline that it is of, or name another with --resume."
+            )
+        n_subclasses = len(head)
     network = make_network(config, len(data.classes), n_subclasses)
     load_weights(network, state_dict, path)
     return network.to(device)

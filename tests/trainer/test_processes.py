@@ -13,8 +13,9 @@ from dataloaders import open_data
 from models import build_network
 from tests.conftest import ROOT
 from tests.trainer.runs import history, run_apart
-from trainer.evaluation.evaluate import evaluate, whole_image_loader
+from trainer.evaluation.evaluate import evaluate
 from trainer.methods.usrn import USRNStep
+from trainer.prediction.whole_image import whole_image_loader
 from utils.config_file import load_config
 from utils.distributed import rank, world_size
 

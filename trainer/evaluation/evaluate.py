@@ -9,15 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from dataloaders.loaders import evaluation_loader
-from dataloaders.photometry import normalise, to_unit
 from dataloaders.reading import read_mask
-from dataloaders.sets.description import Sample, SegmentationData
-from dataloaders.streams import EvaluationStream
-from models.execution import count_not_finite, evaluation_copy, refuse_not_finite
+from dataloaders.sets.description import Sample
+from models.execution import count_not_finite, refuse_not_finite
 from trainer.evaluation.run_json import Results, evaluate_again
-from utils.config import Config
-from utils.distributed import all_sum, rank, world_size
+from trainer.prediction.whole_image import WholeImages
+from utils.distributed import all_sum
 from utils.errors import UsageError
 from utils.files import write_whole
 from utils.logger import progress
@@ -31,20 +28,6 @@ OnImage = Callable[[Sample, Tensor, Tensor, Tensor], None]
 """Called with a sample, its image uint8 (3, H, W), its target and its prediction (H, W)."""
 
 
-def whole_image_loader(
-    config: Config, data: SegmentationData, samples: tuple[Sample, ...], device: torch.device
-) -> DataLoader:
-    """Whole images with their masks: those of ``samples`` that fall to this process, each once over all processes."""
-    return evaluation_loader(
-        EvaluationStream(data, samples),
-        config.val_loader.batch_size,
-        config.val_loader.num_workers,
-        rank=rank(),
-        world_size=world_size(),
-        pin_memory=device.type == "cuda",
-    )
-
-
 @torch.inference_mode()
 def evaluate(
     network: nn.Module,
@@ -52,36 +35,34 @@ def evaluate(
     n_classes: int,
     device: torch.device,
     *,
-    autocast: torch.autocast | None = None,
+    precision: str = "auto",
     on_image: OnImage | None = None,
     stop: StopRequest | None = None,
     name: str = "the network",
 ) -> Scores:
     """Scores over the images of all processes; the network itself is left as it is.
 
-    On a request to stop the rest of the images is left out: such scores are worth nothing.
+    ``precision`` is as ``trainer.precision``. On a request to stop the rest of the images is left out: such scores are
+    worth nothing.
 
     Raises
     ------
     NotFiniteError
         Some of its logits are not finite. It calls the network by its ``name``.
     """
-    network = evaluation_copy(network)
+    logits_of = WholeImages(network, device, precision)
     confusion = ConfusionMatrix(n_classes, device)
     not_finite = torch.zeros((), dtype=torch.int64, device=device)
     for batch in progress(loader, desc="validation", unit="batch"):
         if stop is not None and stop.asked:
             break
-        images = normalise(to_unit(batch["images"].to(device, non_blocking=True)))
-        with autocast or torch.autocast(device.type, enabled=False):
-            logits = network(images)
-        not_finite += count_not_finite(logits)
-        predictions = logits.argmax(1)
-        for sample, image, target, prediction in zip(
-            batch["samples"], batch["images"], batch["targets"], predictions, strict=True
+        logits = logits_of(batch["images"], [target.shape for target in batch["targets"]])
+        for sample, image, target, of_image in zip(
+            batch["samples"], batch["images"], batch["targets"], logits, strict=True
         ):
             height, width = target.shape
-            prediction = prediction[:height, :width]
+            not_finite += count_not_finite(of_image)
+            prediction = of_image.argmax(0)
             confusion.update(prediction, target.to(device, non_blocking=True))
             if on_image is not None:
                 on_image(sample, image[:, :height, :width], target, prediction)

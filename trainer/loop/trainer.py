@@ -9,13 +9,14 @@ from tqdm import tqdm
 
 from dataloaders.sets.description import SegmentationData
 from models.execution import autocast, choose_precision, compile_forward
-from trainer.evaluation.evaluate import evaluate, percent, whole_image_loader
+from trainer.evaluation.evaluate import evaluate, percent
 from trainer.loop.assembly import distribute, load_imagenet, load_momentum, make_network, make_optimizer, make_step
 from trainer.loop.batches import TrainingBatches
 from trainer.loop.board import Board
 from trainer.loop.guard import StepGuard
 from trainer.loop.resume import NEWEST, PREVIOUS, Origin, differences, identity
 from trainer.loop.tally import Tally
+from trainer.prediction.whole_image import whole_image_loader
 from trainer.subclasses.table import read_subclass_table
 from utils.checkpoint import load_weights, save_checkpoint
 from utils.config import BASELINE, Config
@@ -188,7 +189,7 @@ class Trainer:
             self.validation,
             self.n_classes,
             self.device,
-            autocast=self.autocast,
+            precision=self.config.trainer.precision,
             on_image=self.board.keep_picture if pictures else None,
             stop=self.stop,
             name=f"{self.config.run_dir}: the network of iteration {self.iteration}",

@@ -12,9 +12,10 @@ from PIL import Image
 
 from dataloaders.reading import IGNORE
 from dataloaders.sets.description import SegmentationData
-from trainer.evaluation.evaluate import evaluate, whole_image_loader
+from trainer.evaluation.evaluate import evaluate
 from trainer.loop.assembly import make_network
 from trainer.loop.trainer import Trainer
+from trainer.prediction.whole_image import whole_image_loader
 from trainer.subclasses.counts import fillable_counts, subclass_counts
 from trainer.subclasses.samples import samples_per_class
 from trainer.subclasses.table import TABLE, SubclassTable, read_subclass_table
@@ -233,7 +234,7 @@ def _seconds_per_validation_image(rehearsal: _Rehearsal, trainer: Trainer) -> fl
     config = config.model_copy(update={"val_loader": settings})
     loader = whole_image_loader(config, data, data.validation[:VALIDATED_IMAGES], rehearsal.device)
     started = _now(rehearsal.device)
-    evaluate(trainer.network, loader, len(data.classes), rehearsal.device, autocast=trainer.autocast)
+    evaluate(trainer.network, loader, len(data.classes), rehearsal.device, precision=config.trainer.precision)
     return (_now(rehearsal.device) - started) / min(VALIDATED_IMAGES, len(data.validation))
 
 

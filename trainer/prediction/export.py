@@ -9,11 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dataloaders.photometry import MEAN, STD
-from dataloaders.streams import EVALUATION_MULTIPLE
 from models import build_network
 from models.architecture import infer_architecture
-from trainer.prediction.predictor import Predictor
+from trainer.prediction.whole_image import prepare
 from utils.errors import UsageError
 from utils.files import write_whole
 from utils.logger import log
@@ -30,23 +28,18 @@ class Exported(nn.Module):
     def __init__(self, network: nn.Module):
         super().__init__()
         self.network = network
-        for name, values in (("mean", MEAN), ("std", STD)):
-            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
         """RGB float32 in [0, 1], (N, 3, H, W) → class logits (N, C, H, W)."""
         height, width = image.shape[-2:]
-        # Padding and cutting by index: F.pad and slices would tie the export to the example's size.
-        for axis, side in ((2, height), (3, width)):
-            at = torch.arange(side + (-side) % EVALUATION_MULTIPLE, device=image.device)
-            image = image.index_select(axis, torch.where(at < side, at, 2 * (side - 1) - at))
-        logits = self.network((image - self.mean) / self.std)
+        logits = self.network(prepare(image))
+        # Cut by index: slices would tie the export to the example's size.
         for axis, side in ((2, height), (3, width)):
             logits = logits.index_select(axis, torch.arange(side, device=image.device))
         return logits
 
 
-def export_network(predictor: Predictor, format: str, output: Path) -> None:
+def export_network(network: nn.Module, classes: tuple[str, ...], format: str, output: Path) -> None:
     """Write the network to ``output``, after what comes out of the export has been compared with PyTorch.
 
     Parameters
@@ -59,13 +52,14 @@ def export_network(predictor: Predictor, format: str, output: Path) -> None:
     UsageError
         A package that the format needs is missing.
     """
-    network = Exported(_class_branch(predictor.network)).eval()
-    classes = json.dumps(predictor.classes, ensure_ascii=False)
-    contents, exported = FORMATS[format](network, classes)
+    exporting = Exported(_class_branch(network)).eval()
+    with torch.no_grad():
+        exporting(_example())  # makes the constants of the normalisation, which an exporter's own would not outlive
+    contents, exported = FORMATS[format](exporting, json.dumps(classes, ensure_ascii=False))
     if exported is None:
         log.warning("the export is not compared with PyTorch's result: that needs the package onnxruntime")
     else:
-        difference = _compare(network, exported)
+        difference = _compare(exporting, exported)
         log.info(f"{len(CHECKED)} sizes compared with PyTorch: logits differ by {difference:.0e} of the largest")
     write_whole(output, contents)
 

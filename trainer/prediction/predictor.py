@@ -11,13 +11,12 @@ from torch.nn import functional as F
 
 from dataloaders import published_classes
 from dataloaders.geometry import resize_image
-from dataloaders.photometry import normalise, to_unit
 from dataloaders.reading import read_image
-from dataloaders.streams import pad_to_multiple
 from models import build_network
 from models.architecture import infer_architecture
-from models.execution import autocast, choose_precision, count_not_finite, refuse_not_finite
+from models.execution import count_not_finite, refuse_not_finite
 from trainer.prediction.sliding_window import logits_in_rows
+from trainer.prediction.whole_image import WholeImages
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.config import Config, PredictConfig
 from utils.config_file import load_config
@@ -35,7 +34,7 @@ class Predictor:
     Parameters
     ----------
     network
-        Images (N, 3, H, W), normalised → class logits (N, C, H, W). It is put into evaluation mode.
+        Normalised images (N, 3, H, W) → class logits (N, C, H, W); what predicts is a copy of it.
     classes
         Names in the order of their indices.
     palette
@@ -58,11 +57,9 @@ class Predictor:
         settings: PredictConfig | None = None,
         precision: str = "auto",
     ):
-        self.device = torch.device(device)
-        self.network = network.to(self.device).eval()
+        self.logits_of = WholeImages(network, torch.device(device), precision)
         self.classes, self.palette = classes, palette
         self.settings = settings or PredictConfig()
-        self.precision = choose_precision(precision, self.device)
 
     def predict(self, image: ImageLike) -> np.ndarray:
         """Class indices, uint8 (H, W)."""
@@ -101,21 +98,18 @@ class Predictor:
 
     def _view(self, crop: np.ndarray, scale: float, mirror: bool) -> Tensor:
         size = crop.shape[:2]
-        height, width = scaled_size = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+        scaled_size = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
         crop = resize_image(crop, scaled_size)
         if mirror:
             crop = crop[:, ::-1]
-        padded = pad_to_multiple(crop).transpose(2, 0, 1)
-        images = torch.from_numpy(np.ascontiguousarray(padded)).unsqueeze(0).to(self.device)
-        with autocast(self.precision, self.device):
-            logits = self.network(normalise(to_unit(images)))
-        logits = logits[..., :height, :width].float()
+        images = torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1))).unsqueeze(0)
+        (logits,) = self.logits_of(images, [scaled_size])
         refuse_not_finite(int(count_not_finite(logits)), "the network")
         if mirror:
             logits = logits.flip(-1)
         if scaled_size != size:
-            logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-        return logits[0]
+            logits = F.interpolate(logits.unsqueeze(0), size=size, mode="bilinear", align_corners=False)[0]
+        return logits
 
 
 def load_model(
@@ -144,17 +138,9 @@ def load_model(
     UsageError
         The checkpoint or the configuration cannot be read, or they do not fit each other.
     """
-    path = Path(checkpoint)
     if config is not None and not isinstance(config, Config):
         config = load_config(config)
-    contents = load_checkpoint(path)
-    try:
-        architecture = infer_architecture(contents["state_dict"])
-    except ValueError as error:
-        raise UsageError(f"{path}: holds no network of this project or of the original ({error}).") from None
-    network = build_network(**architecture)
-    load_weights(network, contents["state_dict"], path)
-    classes, palette = _classes(path, contents, config, architecture["n_classes"])
+    network, classes, palette = read_network(Path(checkpoint), config)
     return Predictor(
         network,
         classes=classes,
@@ -163,6 +149,24 @@ def load_model(
         settings=settings or (config.predict if config else None),
         precision=config.trainer.precision if config else "auto",
     )
+
+
+def read_network(path: Path, config: Config | None) -> tuple[nn.Module, tuple[str, ...], np.ndarray]:
+    """The network that a checkpoint holds, on the CPU; names and colours of its classes, as ``load_model`` says.
+
+    Raises
+    ------
+    UsageError
+        As ``load_model``.
+    """
+    contents = load_checkpoint(path)
+    try:
+        architecture = infer_architecture(contents["state_dict"])
+    except ValueError as error:
+        raise UsageError(f"{path}: holds no network of this project or of the original ({error}).") from None
+    network = build_network(**architecture)
+    load_weights(network, contents["state_dict"], path)
+    return network, *_classes(path, contents, config, architecture["n_classes"])
 
 
 def as_rgb(image: ImageLike) -> np.ndarray:

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dataloaders.photometry import normalise, to_unit
+from dataloaders.photometry import to_unit
 from dataloaders.sets.description import SegmentationData
-from trainer.evaluation.evaluate import whole_image_loader
+from trainer.prediction.whole_image import prepare, whole_image_loader
 from utils.config import Config
 from utils.distributed import barrier
 from utils.errors import NotFiniteError
@@ -21,8 +21,9 @@ from utils.logger import progress
 def save_features(config: Config, data: SegmentationData, network: nn.Module, device: torch.device) -> int:
     """Write every labelled image's feature, float16 (out_dim, h, w) at stride 8, to ``features/<image id>.npy``.
 
-    The whole reflect-padded image goes through the network in evaluation mode. Each process writes its share;
-    the number of files that all of them wrote together is returned.
+    The whole reflect-padded image goes through the network in evaluation mode, in float32 and with its batch norms as
+    they are, unlike an evaluation: clusters follow from small differences. Each process writes its share; the number
+    of files that all of them wrote together is returned.
 
     Raises
     ------
@@ -34,7 +35,7 @@ def save_features(config: Config, data: SegmentationData, network: nn.Module, de
     loader = whole_image_loader(config, data, data.labelled, device)
     network.eval()
     for batch in progress(loader, desc="features", unit="batch"):
-        features = network.pixel_features(normalise(to_unit(batch["images"].to(device, non_blocking=True))))
+        features = network.pixel_features(prepare(to_unit(batch["images"].to(device, non_blocking=True))))
         features = F.interpolate(features.float(), scale_factor=0.5, mode="bilinear", align_corners=True)
         for sample, feature in zip(batch["samples"], features.half().cpu().numpy(), strict=True):
             if not np.isfinite(feature).all():

@@ -12,9 +12,9 @@ from trainer.evaluation.evaluate import (
     evaluate,
     save_results,
     scores_table,
-    whole_image_loader,
 )
 from trainer.evaluation.run_json import read_results
+from trainer.prediction.whole_image import whole_image_loader
 from utils.config_file import load_config
 from utils.errors import NotFiniteError
 from utils.metrics import scores

@@ -14,6 +14,7 @@ from models import build_network
 from tests.conftest import write_tiny_configs
 from trainer.prediction import export, load_model
 from trainer.prediction.export import export_network
+from trainer.prediction.predictor import read_network
 from utils.checkpoint import save_checkpoint
 from utils.errors import UsageError
 
@@ -32,6 +33,11 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(checkpoint):
     return load_model(checkpoint, device="cpu")
+
+
+def export_to(path, checkpoint):
+    network, classes, _ = read_network(checkpoint, None)
+    export_network(network, classes, "onnx", path)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +60,7 @@ def exported(checkpoint, demo_set, tmp_path_factory):
 
 
 @pytest.mark.parametrize("format", ["onnx", "exported_program"])
-@pytest.mark.parametrize("size", [(64, 64), (45, 83), (17, 120), (200, 31)])
+@pytest.mark.parametrize("size", [(64, 64), (45, 83), (17, 120), (200, 31), (17, 17)])
 def test_export_predicts_what_predict_does(exported, model, format, size):
     images = np.random.default_rng(0).integers(0, 256, (3, *size, 3), np.uint8)
     run = exported[0][format]
@@ -72,14 +78,14 @@ def test_file_names_its_classes(exported, format):
     assert json.loads(exported[1][format]) == list(CLASSES)
 
 
-def test_export_that_gives_something_else_is_not_written(model, tmp_path, monkeypatch):
+def test_export_that_gives_something_else_is_not_written(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setitem(export.FORMATS, "onnx", lambda network, _: (b"file", lambda image: network(image) + 0.1))
     with pytest.raises(RuntimeError, match="not written"):
-        export_network(model, "onnx", tmp_path / "net.onnx")
+        export_to(tmp_path / "net.onnx", checkpoint)
     assert not (tmp_path / "net.onnx").exists()
 
 
-def test_missing_packages_are_named(model, tmp_path, monkeypatch):
+def test_missing_packages_are_named(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else io)
     with pytest.raises(UsageError, match="pip install onnxscript"):
-        export_network(model, "onnx", tmp_path / "net.onnx")
+        export_to(tmp_path / "net.onnx", checkpoint)

@@ -9,9 +9,12 @@ from PIL import Image
 from dataloaders import open_data
 from dataloaders.sets import cityscapes
 from models import build_network
-from trainer.evaluation.evaluate import evaluate, whole_image_loader
+from trainer.evaluation.evaluate import evaluate
+from trainer.loop.assembly import make_network
 from trainer.prediction import load_model
 from trainer.prediction.predictor import Predictor
+from trainer.prediction.whole_image import whole_image_loader
+from trainer.stages import Options, run_stage
 from utils.checkpoint import save_checkpoint
 from utils.config import PredictConfig
 from utils.config_file import load_config
@@ -97,6 +100,24 @@ def test_whole_images_get_exactly_the_labels_of_the_evaluation(tiny_configs):
     loader = whole_image_loader(config, data, data.validation, torch.device("cpu"))
     evaluate(network(8), loader, 8, torch.device("cpu"), on_image=compare)
     assert compared == [True] * 5
+
+
+def test_predict_gives_the_labels_of_test_in_the_configurations_precision(tiny_configs, tmp_path):
+    config = load_config(tiny_configs[0], ["trainer.precision=bf16"])
+    data = open_data(config)
+    torch.manual_seed(3)
+    path = tmp_path / "best.pth"
+    colours = data.palette[:8]
+    save_checkpoint(path, make_network(config, 8, None), epoch=1, best=0.5, classes=data.classes, colours=colours)
+    run_stage("test", config, Options(resume=str(path)), torch.device("cpu"))
+    of_test = [np.asarray(Image.open(config.run_dir / "preds" / f"{sample.id}.png")) for sample in data.validation]
+
+    def predicted(config):
+        model = load_model(path, config, device="cpu")
+        return [model.predict(sample.image) for sample in data.validation]
+
+    assert all(map(np.array_equal, predicted(config), of_test))
+    assert not all(map(np.array_equal, predicted(load_config(tiny_configs[0])), of_test))
 
 
 def test_confidence_is_the_probability_of_the_predicted_class():

@@ -39,7 +39,7 @@ def write_report(
     groups = choose(run.images, compared.images if compared else {})
     if network is not None:
         shown = {id_ for group in groups for id_ in group.ids}
-        save_entropy_maps(run.folder, data, shown, network, device)
+        save_entropy_maps(run.folder, config, data, shown, network, device)
     bodies = {
         "Classes": sections.classes(run, compared, data),
         "Curves": sections.curves(run, baseline),

@@ -12,12 +12,13 @@ from PIL import Image
 from torch import nn
 
 from dataloaders.loaders import evaluation_loader
-from dataloaders.photometry import normalise, to_unit
 from dataloaders.reading import read_mask
 from dataloaders.sets.description import Sample, SegmentationData
 from dataloaders.streams import EvaluationStream
 from trainer.evaluation.evaluate import PREDICTIONS, read_prediction
 from trainer.methods.usrn import entropy
+from trainer.prediction.whole_image import WholeImages
+from utils.config import Config
 from utils.palette import save_mask
 from utils.pictures import fitted
 
@@ -59,18 +60,17 @@ def choose(own: dict[str, float], baseline: dict[str, float]) -> list[Group]:
 
 @torch.inference_mode()
 def save_entropy_maps(
-    run_dir: Path, data: SegmentationData, ids: set[str], network: nn.Module, device: torch.device
+    run_dir: Path, config: Config, data: SegmentationData, ids: set[str], network: nn.Module, device: torch.device
 ) -> None:
     """Write the class branch's normalised entropy, 0 to 255 for 0 to 1, of these images to ``entropy/<id>.png``."""
     folder = run_dir / ENTROPY
     shutil.rmtree(folder, ignore_errors=True)  # maps of an earlier network
     folder.mkdir(parents=True)
     samples = tuple(sample for sample in data.validation if sample.id in ids)
-    network.eval()
+    logits_of = WholeImages(network, device, config.trainer.precision)
     for batch in evaluation_loader(EvaluationStream(data, samples), batch_size=1, num_workers=0):
-        logits = network(normalise(to_unit(batch["images"].to(device))))
-        height, width = batch["targets"][0].shape
-        values = entropy(logits.float().softmax(1))[0, :height, :width]
+        (logits,) = logits_of(batch["images"], [target.shape for target in batch["targets"]])
+        values = entropy(logits.softmax(0).unsqueeze(0))[0]
         mask = values.mul(255).round().clamp(0, 255).byte().cpu().numpy()
         save_mask(folder / f"{batch['samples'][0].id}.png", mask, _entropy_palette())
 

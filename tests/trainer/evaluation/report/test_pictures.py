@@ -43,10 +43,11 @@ def test_images_that_only_one_run_has_are_not_compared():
 
 
 def test_entropy_maps_are_of_the_images_size_and_those_of_an_earlier_network_go(tiny_configs, tmp_path):
-    data = open_data(load_config(tiny_configs[0]))
+    config = load_config(tiny_configs[0])
+    data = open_data(config)
     first, second = data.validation[:2]
-    save_entropy_maps(tmp_path, data, {second.id}, SureOnTheLeft(), CPU)
-    save_entropy_maps(tmp_path, data, {first.id}, SureOnTheLeft(), CPU)
+    save_entropy_maps(tmp_path, config, data, {second.id}, SureOnTheLeft(), CPU)
+    save_entropy_maps(tmp_path, config, data, {first.id}, SureOnTheLeft(), CPU)
     assert [path.stem for path in (tmp_path / "entropy").iterdir()] == [first.id]
     with Image.open(tmp_path / "entropy" / f"{first.id}.png") as values, Image.open(first.image) as image:
         assert values.size == image.size
