@@ -9,6 +9,7 @@ from dataloaders.sets.cityscapes import open_cityscapes
 from dataloaders.sets.description import Sample, SegmentationData
 from dataloaders.sets.voc import open_custom, open_voc
 from utils.config import Config
+from utils.errors import UsageError
 from utils.palette import CITYSCAPES_COLOURS, palette_of, voc_palette
 
 __all__ = ["Sample", "SegmentationData", "make_ready", "open_data", "published_classes"]
@@ -23,9 +24,18 @@ def make_ready(config: Config) -> None:
 
 
 def open_data(config: Config) -> SegmentationData:
-    """The data set and split that a configuration names."""
+    """The data set and split that a configuration names.
+
+    Raises
+    ------
+    UsageError
+        It cannot be opened, or has no validation image.
+    """
     openers = {"voc": open_voc, "cityscapes": open_cityscapes, "custom": open_custom, "demo": open_custom}
-    return openers[config.dataset](config)
+    data = openers[config.dataset](config)
+    if not data.validation:
+        raise UsageError(f"data_dir {config.data_dir}: its validation set is empty. Put images with masks into it.")
+    return data
 
 
 def published_classes(config: Config) -> tuple[tuple[str, ...], np.ndarray] | None:

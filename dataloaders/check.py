@@ -17,6 +17,7 @@ from utils.errors import UsageError
 from utils.parallel import cores, for_each
 
 SPLITS = ("labelled", "unlabelled", "validation")
+WITH_MASKS = ("labelled", "validation")
 
 
 @dataclass
@@ -51,7 +52,12 @@ class DataReport:
 
     @property
     def wrong(self) -> list[str]:
-        return list(dict.fromkeys(line for found in self.findings.values() for one in found for line in one.wrong))
+        lines = [line for found in self.findings.values() for one in found for line in one.wrong]
+        for split in WITH_MASKS:
+            pixels = _pixels(self.findings[split])
+            if pixels is not None and not pixels[:-1].any():
+                lines.append(_is_void(split, len(self.findings[split])))
+        return list(dict.fromkeys(lines))
 
     def text(self) -> str:
         """Counts and sizes, class pixel shares, notes and, at the end, all that is wrong."""
@@ -78,6 +84,38 @@ def check_data(config: Config, data: SegmentationData, workers: int | None = Non
     finding_of = dict(zip(samples, found, strict=True))
     findings = {split: [finding_of[sample] for sample in splits[split]] for split in SPLITS}
     return DataReport(data.classes, findings, _notes(config, data, findings))
+
+
+def refuse_void_masks(data: SegmentationData, split: str) -> None:
+    """Refuse masks without a pixel of a class, before a run trains or is evaluated on them.
+
+    One mask is read where it has such a pixel. A mask that cannot be read is named where it is needed.
+
+    Parameters
+    ----------
+    split
+        "labelled" or "validation".
+
+    Raises
+    ------
+    UsageError
+        No pixel of the split has a class.
+    """
+    samples = getattr(data, split)
+    for sample in samples:
+        try:
+            if (data.read_mask(sample.label) != IGNORE).any():
+                return
+        except UsageError:
+            return
+    raise UsageError(_is_void(split, len(samples)))
+
+
+def _is_void(split: str, masks: int) -> str:
+    return (
+        f"{split}: none of the {masks:,} masks has a pixel of a class; every pixel is ignored. Mend the masks, or the "
+        "key ignore_index."
+    )
 
 
 def _look(data: SegmentationData, sample: Sample) -> Finding:
@@ -134,7 +172,7 @@ def _pixels(found: list[Finding]) -> np.ndarray | None:
 def _notes(config: Config, data: SegmentationData, findings: dict[str, list[Finding]]) -> list[str]:
     """What is no mistake by itself, but worth knowing before a day is spent."""
     notes = []
-    for split in ("labelled", "validation"):
+    for split in WITH_MASKS:
         pixels = _pixels(findings[split])
         absent = (
             [] if pixels is None else [name for name, there in zip(data.classes, pixels[:-1], strict=True) if not there]

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from dataloaders import SegmentationData, make_ready, open_data
+from dataloaders.check import refuse_void_masks
 from trainer.evaluation.comparison import save_comparison
 from trainer.evaluation.evaluate import (
     PREDICTIONS,
@@ -116,6 +117,9 @@ def train(config: Config, options: Options, device: torch.device) -> None:
     if config.name == USRN and config.baseline_dir.name.removesuffix("_baseline") != own:
         log.warning(f"label_subcls: {config.subclass_dir} holds the subclass maps of another run than {own}")
     data = open_data(config)
+    refuse_void_masks(data, "labelled")
+    if config.trainer.val:
+        refuse_void_masks(data, "validation")
     # Held by nobody once the trainer has taken what it needs: it is as large as the network and its momentum.
     trainer = Trainer(config, data, device, checkpoint_to_go_on_from(config, options.resume, options.force))
     record.undo()
@@ -180,6 +184,7 @@ def test(config: Config, options: Options, device: torch.device) -> None:
     results = config.run_dir / "results.json"
     data, network = open_data(config), None
     if not record.is_done(source, results, options.force):
+        refuse_void_masks(data, "validation")
         network = load_network(config, data, path, device)
         record.undo()
         write_prediction = PredictionWriter(config.run_dir / PREDICTIONS, data.palette)

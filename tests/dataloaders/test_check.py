@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataloaders.check import check_data
+from dataloaders.check import check_data, refuse_void_masks
 from dataloaders.sets.description import Sample
 from tests.dataloaders.miniature import config_of, data_of, write_image, write_mask
+from utils.errors import UsageError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
 
@@ -69,6 +70,18 @@ def test_notes_say_what_is_no_mistake_but_worth_knowing(data):
     assert "3 labelled images are fewer than a batch" in notes
     leaking = replace(data, validation=data.labelled[:1])
     assert "1 labelled images are validation images as well" in "\n".join(check(leaking).notes)
+
+
+@pytest.mark.parametrize("split", ["labelled", "validation"])
+def test_masks_without_a_pixel_of_a_class_are_wrong_and_refused_before_a_run(data, split):
+    refuse_void_masks(data, split)
+    for sample in getattr(data, split):
+        write_mask(sample.label, 255, (16, 24))
+    (wrong,) = check(data).wrong
+    assert wrong.startswith(f"{split}: none of the {len(getattr(data, split))} masks has a pixel of a class")
+    with pytest.raises(UsageError) as error:
+        refuse_void_masks(data, split)
+    assert str(error.value) == wrong
 
 
 def test_many_files_are_read_by_several_processes(data):

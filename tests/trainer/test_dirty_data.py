@@ -75,3 +75,18 @@ def test_stages_that_write_refuse_a_configuration_that_reads_elsewhere(dirty, tm
         with pytest.raises(UsageError, match="label_subcls"):
             stage(usrn, Options(), CPU)
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_run_without_a_valid_validation_pixel_is_refused_before_it_trains_or_evaluates(dirty):
+    root, (config, _) = dirty
+    for path in (root / "VOCdevkit/VOC2012/SegmentationClass").glob("val_*.png"):
+        Image.new("L", Image.open(path).size, 255).save(path)
+    with pytest.raises(UsageError, match="validation: none of the 5 masks has a pixel of a class"):
+        run_stage("train", config, Options(), CPU)
+    assert not list(config.run_dir.glob("*.pth"))
+    run_stage("train", config.model_copy(update={"trainer": config.trainer.model_copy(update={"val": False})}),
+              Options(), CPU)  # fmt: skip
+    assert "trained without validation; " in (config.run_dir / "log.txt").read_text()
+    assert "-100" not in (config.run_dir / "log.txt").read_text()
+    with pytest.raises(UsageError, match="validation: none of the 5 masks has a pixel of a class"):
+        run_stage("test", config, Options(), CPU)

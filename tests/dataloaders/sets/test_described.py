@@ -54,6 +54,11 @@ def test_described_data_set_has_its_images_where_they_are_and_its_masks_beside_t
     assert np.array_equal(data.palette[[0, 1, 255]], [[1, 2, 3], [4, 5, 6], [255, 255, 255]])
 
 
+def test_description_without_a_validation_image_is_refused(root):
+    change(root, validation={})
+    assert refused(root) == f"data_dir {root}: its validation set is empty. Put images with masks into it."
+
+
 def test_labelled_images_beyond_their_number_join_the_unlabelled_ones(root):
     data = open_data(config_of(root, "custom", n_labelled=2))
     assert len(data.labelled) == 2
