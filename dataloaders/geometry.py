@@ -155,15 +155,17 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int], window: tuple[slice, sl
     """Scale a mask (H, W) by nearest neighbour, but compute a window of the result only, as in ``resize_image``."""
     if size == mask.shape:
         return mask[window]
-    rows, columns = (_nearest(old, new)[part] for old, new, part in zip(mask.shape, size, window, strict=True))
+    # INTER_NEAREST takes the pixel above and left of the place and so shifts masks by half a pixel.
+    exact = cv2.INTER_NEAREST_EXACT
+    rows, columns = (nearest(old, new, exact)[part] for old, new, part in zip(mask.shape, size, window, strict=True))
     return mask.take(rows, axis=0).take(columns, axis=1)
 
 
 @lru_cache(2)  # the masks of an image one after another
-def _nearest(old: int, new: int) -> np.ndarray:
-    """Along a side that is scaled from ``old`` to ``new`` pixels, the pixel that each one comes from."""
-    # INTER_NEAREST takes the pixel above and left of the place and so shifts masks by half a pixel.
-    return cv2.resize(np.arange(old, dtype=np.int32), (1, new), interpolation=cv2.INTER_NEAREST_EXACT)[:, 0]
+def nearest(old: int, new: int, method: int) -> np.ndarray:
+    """Along a side that is scaled from ``old`` to ``new`` pixels, the pixel that each one comes from by one of OpenCV's
+    methods: int32 (new,)."""
+    return cv2.resize(np.arange(old, dtype=np.int32), (1, new), interpolation=method)[:, 0]
 
 
 def _rotate(image: np.ndarray, masks: list[np.ndarray], degrees: int) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -264,7 +264,7 @@ class Trainer:
         at, done, per_epoch = state["iteration"], state["epochs_done"], self.schedule.iterations_per_epoch
         if not 0 <= at - done * per_epoch <= per_epoch:
             raise UsageError(f"{path}: is at iteration {at} after {done} epochs; an epoch of this run has {per_epoch} "
-                             "iterations. Start it over with --force.")  # fmt: skip
+                             "iterations. Start the run over: --force without --resume.")  # fmt: skip
         load_momentum(self.optimizer, state["optimizer"])
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])

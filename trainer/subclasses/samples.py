@@ -3,9 +3,11 @@
 import io
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
+from dataloaders.geometry import nearest
 from dataloaders.reading import IGNORE
 from dataloaders.sets.description import Sample, SegmentationData
 from trainer.subclasses.features import features_command, features_dir
@@ -138,6 +140,9 @@ def samples_per_class(data: SegmentationData) -> np.ndarray:
 
 
 def resize_nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Nearest neighbour, source index floor(i * old / new), as OpenCV and PyTorch do it. (H, W) → ``size``."""
-    rows, columns = (np.arange(new) * old // new for old, new in zip(values.shape, size, strict=True))
+    """Nearest neighbour as OpenCV's ``INTER_NEAREST`` takes it, also where (i * old) / new is whole but for rounding.
+
+    ``values`` (H, W) of any type → ``size``.
+    """
+    rows, columns = (nearest(old, new, cv2.INTER_NEAREST) for old, new in zip(values.shape, size, strict=True))
     return values[rows[:, None], columns]

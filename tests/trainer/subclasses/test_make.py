@@ -2,6 +2,7 @@ import json
 import os
 from dataclasses import asdict, replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -287,6 +288,14 @@ def test_table_of_other_classes_is_refused(config, data):
 def test_nearest_neighbour_takes_the_source_at_or_before():
     assert resize_nearest(np.arange(6).reshape(1, 6), (1, 4)).tolist() == [[0, 1, 3, 4]]
     assert resize_nearest(np.arange(2).reshape(1, 2), (2, 5)).tolist() == [[0, 0, 0, 1, 1]] * 2
+
+
+def test_nearest_neighbour_is_opencvs_between_every_side_and_an_eighth_of_it():
+    for side in range(8, 2049, 8):
+        for old, new in ((side, side // 8), (side // 8, side), (side - 3, side // 8), (side // 8, side - 3)):
+            values = np.arange(2 * old, dtype=np.uint16).reshape(2, old)
+            expected = cv2.resize(values, (new, 3), interpolation=cv2.INTER_NEAREST)
+            assert np.array_equal(resize_nearest(values, (3, new)), expected), (old, new)
 
 
 class Malicious:
