@@ -16,7 +16,7 @@ from dataloaders.sets.description import Sample
 
 
 class OriginalStream:
-    """Everything in the worker: the whole image in float32, resized whole, cropped, PIL's colour jitter, normalised."""
+    """Everything in the worker, in Pillow: the whole image scaled on 8 bit, cropped, jittered in colour, normalised."""
 
     def __init__(
         self,
@@ -35,12 +35,12 @@ class OriginalStream:
         self.to_network = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
 
     def _crop(self, sample: Sample, mask_files: list[Path], rng: np.random.Generator):
-        image = np.asarray(Image.open(sample.image).convert("RGB"), dtype=np.float32)
+        image = Image.open(sample.image).convert("RGB")
         masks = [np.asarray(Image.open(path), dtype=np.int32) for path in mask_files]
         low, high = (int(self.base_size * scale) for scale in self.scales)
-        ratio = int(rng.integers(low, high + 1)) / max(image.shape[:2])
-        size = round(image.shape[1] * ratio), round(image.shape[0] * ratio)
-        image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
+        ratio = int(rng.integers(low, high + 1)) / max(image.size)
+        size = int(image.width * ratio + 0.5), int(image.height * ratio + 0.5)
+        image = np.asarray(image.resize(size, Image.Resampling.BICUBIC))
         masks = [cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST) for mask in masks]
         crop = self.crop_size
         bottom, right = (max(0, crop - side) for side in image.shape[:2])
@@ -52,8 +52,7 @@ class OriginalStream:
         image, masks = image[window], [mask[window] for mask in masks]
         if rng.random() < 0.5:
             image, masks = np.fliplr(image), [np.fliplr(mask) for mask in masks]
-        image = Image.fromarray(np.uint8(image.clip(0, 255)))
-        return image, [torch.from_numpy(mask.copy()).long() for mask in masks]
+        return Image.fromarray(image), [torch.from_numpy(mask.copy()).long() for mask in masks]
 
     def labelled(self, key: tuple[int, int]) -> dict:
         """The item of a sample's index and a draw's number: image float32 (3, S, S), two masks int64 (S, S)."""
