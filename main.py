@@ -32,6 +32,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key: --set trainer.epochs=5")
     add("--device", choices=("auto", "cuda", "cpu"), default="auto")
     add("--processes", type=int, metavar="N", help="processes on this machine (default: one per device, up to n_gpu)")
+    study = parser.add_argument_group("studies (docs/studies.md)")
+    study.add_argument("--study", metavar="FILE", help="runs x seeds x settings: do what is missing, write the table")
+    study.add_argument("--jobs", type=int, default=1, metavar="N", help="stages at once on this machine, one per GPU")
+    study.add_argument("--part", type=_part, default=(1, 1), metavar="I/N", help="the I-th of N shares of the seeds")
     own = parser.add_argument_group("one's own data (docs/own_data.md)")
     own.add_argument("--init_data", metavar="FOLDER", help="images: make a data set and configurations of them")
     own.add_argument("--masks", metavar="FOLDER", help="the masks of some of the images")
@@ -40,7 +44,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     own.add_argument("--ignore", nargs="+", metavar="VALUE", help="mask values that are no class; none: all are one")
     own.add_argument("--labelled", type=int, metavar="N", help="train with N masks only; default: all")
     options = parser.parse_args(arguments)
-    if options.init_data:
+    if options.study:
+        if options.config or options.resume or options.force or options.jobs < 1:
+            parser.error("--study goes with --plan, --jobs (at least 1), --part and --set alone")
+    elif options.init_data:
         _check_own_data(parser, options)
     elif not options.config:
         parser.error("--config names the run's configuration; --init_data makes one for your own images")
@@ -67,6 +74,13 @@ def _check_own_data(parser: argparse.ArgumentParser, options: argparse.Namespace
 
 def _flag(add, name: str, help: str) -> None:
     add(name, nargs="?", const=True, default=False, type=_boolean, metavar="True|False", help=help)
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not like 2/8")
+    return int(number), int(count)
 
 
 def _boolean(text: str) -> bool:
@@ -103,6 +117,13 @@ def main(arguments: list[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     if options.init_data:
         init(options)
+        return 0
+    if options.study:
+        from trainer.studies.study import run_study
+
+        run_study(
+            Path(options.study), jobs=options.jobs, part=options.part, plan=options.plan, overrides=tuple(options.set)
+        )
         return 0
 
     from utils.config_file import load_config

@@ -2,8 +2,10 @@
 
 import json
 import platform
+import subprocess
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,6 +15,11 @@ from utils.distributed import barrier, is_main, world_size
 from utils.errors import UsageError
 from utils.files import write_whole
 from utils.logger import log
+
+try:
+    import resource
+except ImportError:  # no such counts on this system
+    resource = None
 
 
 class Record:
@@ -29,10 +36,22 @@ class Record:
         return self.stage in self._read()
 
     @property
+    def is_of_this_configuration(self) -> bool:
+        """Whether the stage has been done, with a configuration that gives the same results."""
+        entry = self._read().get(self.stage)
+        return entry is not None and not differing_keys(entry["config"], self.config)
+
+    @property
     def source(self) -> str:
         """What the stage was made from when it was last done; "" where it was not."""
         entry = self._read().get(self.stage)
         return "" if entry is None else entry["source"]
+
+    @property
+    def made(self) -> dict[str, Any]:
+        """How the stage was made when it was last done; empty where it was not."""
+        entry = self._read().get(self.stage)
+        return {} if entry is None else entry["made"]
 
     def is_done(self, source: str, output: Path, force: bool) -> bool:
         """Whether the stage is done from this input; says so, and how to redo it.
@@ -66,6 +85,8 @@ class Record:
             "torch": torch.__version__,
             "device": torch.cuda.get_device_name() if torch.cuda.is_initialized() else "CPU",
             "processes": world_size(),
+            "peak_memory_gb": _peak_memory_gb(),
+            "commit": commit(),
             **more,
         }
         entry = {"source": source, "config": self.config.model_dump(), "made": made}
@@ -84,6 +105,22 @@ class Record:
 
     def _read(self) -> dict[str, Stage]:
         return read_stages(self.path)
+
+
+def _peak_memory_gb() -> float | None:
+    """Of the GPU where there is one, else of this process; None where the system does not say."""
+    if torch.cuda.is_initialized():
+        return round(torch.cuda.max_memory_allocated() / 1e9, 2)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2) if resource else None
+
+
+def commit() -> str | None:
+    """The checkout's commit, with ``+`` where files differ from it; None outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _now() -> str:

@@ -30,8 +30,14 @@ VALIDATED_IMAGES = 4
 SMALL_BATCH, SMALL_CROP = 2, 64  # of the step whose activations are counted
 
 
-def plan_run(config: Config, data: SegmentationData, device: torch.device, *, timed: bool = True) -> None:
-    """Print the plan of a run; without ``timed``, no time. Nothing is written but to a temporary folder."""
+def plan_run(config: Config, data: SegmentationData, device: torch.device, *, timed: bool = True) -> float | None:
+    """Print the plan of a run; without ``timed``, no time. Nothing is written but to a temporary folder.
+
+    Returns
+    -------
+    float or None
+        The seconds that training will take; None where they were not measured.
+    """
     schedule = Schedule.from_config(config)
     log.info(f"plan of {config.experim_name} ({config.name}) on {device.type}")
     _line(
@@ -67,11 +73,11 @@ def plan_run(config: Config, data: SegmentationData, device: torch.device, *, ti
             available = _available_memory()
             if available is not None and needed > available:
                 _line("time", f"not measured: the machine has {_size(available)} of free memory")
-                return
+                return None
         if not timed:
-            return
+            return None
         try:
-            _estimate_time(rehearsal, schedule, unsupervised_from, validations)
+            seconds = _estimate_time(rehearsal, schedule, unsupervised_from, validations)
         except torch.cuda.OutOfMemoryError:
             raise UsageError(
                 f"{config.experim_name}: does not fit into the memory of {torch.cuda.get_device_name(device)}. Make "
@@ -83,6 +89,7 @@ def plan_run(config: Config, data: SegmentationData, device: torch.device, *, ti
         _line(
             "devices", f"n_gpu is {config.n_gpu}: as many devices share batch and time; this is one device's with all"
         )
+    return seconds
 
 
 def _start(config: Config, unsupervised_from: int) -> str:
@@ -188,7 +195,7 @@ def _available_memory() -> float | None:
     return float(values["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in values else None
 
 
-def _estimate_time(rehearsal: _Rehearsal, schedule: Schedule, unsupervised_from: int, validations: int) -> None:
+def _estimate_time(rehearsal: _Rehearsal, schedule: Schedule, unsupervised_from: int, validations: int) -> float:
     supervised = unsupervised_from * schedule.iterations_per_epoch
     both = schedule.iterations - supervised
     parts, total = [], 0.0
@@ -209,6 +216,7 @@ def _estimate_time(rehearsal: _Rehearsal, schedule: Schedule, unsupervised_from:
         total += validations * n_images * seconds
         parts.append(f"{validations:,} validations of {n_images} images at {seconds:.3g} s")
     _line("time", f"about {_duration(total)}, estimated: {'; '.join(parts)}; stages 2 and 3 not counted")
+    return total
 
 
 def _seconds_per_iteration(trainer: Trainer) -> tuple[float, int]:

@@ -49,13 +49,14 @@ def write_report(
         "Images": sections.images(run, compared, data, groups),
         "Run": sections.facts(run, config, data) + sections.settings(config),
     }
-    page = _page(config.experim_name, sections.headline(run, compared, data), bodies)
+    page = html_page(config.experim_name, sections.headline(run, compared, data), bodies)
     path = config.run_dir / REPORT
     write_whole(path, page)
     return path
 
 
-def _page(title: str, headline: str, bodies: dict[str, str]) -> str:
+def html_page(title: str, headline: str, bodies: dict[str, str]) -> str:
+    """A whole page: its title, HTML below it, and a section for each heading whose HTML is not empty."""
     shown = {heading: body for heading, body in bodies.items() if body}
     anchors = {heading: heading.lower().replace(" ", "-") for heading in shown}
     links = "".join(f'<a href="#{anchors[heading]}">{heading}</a>' for heading in shown)

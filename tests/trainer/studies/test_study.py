@@ -1,0 +1,182 @@
+"""A study of two variants and two seeds: what is missing is done, what is shared is done once, nothing twice."""
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import main as command_line
+from trainer.studies import runner, study
+from trainer.studies.description import read_study, runs_of_seed
+from trainer.studies.results import PAGE, read_studies, results_page
+from trainer.studies.runner import Runner, jobs_of
+from utils.errors import UsageError
+
+FORK = multiprocessing.get_context("fork")
+
+
+class Forked:
+    """In the place of ``Popen``: main.py in a fork of this process, which has imported everything."""
+
+    started: Path
+
+    def __init__(self, command, env, stdout, stderr):
+        with open(self.started, "a") as file:
+            file.write(" ".join(command[2:]) + "\n")
+        self.process = FORK.Process(target=self._run, args=(command[2:], stdout))
+        self.process.start()
+
+    @staticmethod
+    def _run(arguments, output):
+        with open(os.dup(output.fileno()), "w") as sys.stdout:
+            sys.stderr = sys.stdout
+            code = command_line.main(arguments)
+        os._exit(code)  # without what a fork of a thread cannot shut down
+
+    def wait(self):
+        self.process.join()
+        return self.process.exitcode
+
+    def terminate(self):
+        self.process.terminate()
+
+
+@pytest.fixture
+def tiny_study(tiny_configs, tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr(study, "STUDIES_DIR", tmp_path / "studies")
+    monkeypatch.setattr(runner, "Popen", Forked)
+    monkeypatch.setattr(Forked, "started", tmp_path / "started.txt", raising=False)
+    contents = {
+        "question": "Does it run?",
+        "baseline": tiny_configs[0].name,
+        "seeds": [1, 2],
+        "set": {"trainer.tensorboardX": False},
+        "variants": {"baseline": {"config": tiny_configs[0].name}, "USRN": {"config": tiny_configs[1].name}},
+    }
+    path = tmp_path / "tiny.json"
+    path.write_text(json.dumps(contents))
+    return path
+
+
+def started(tiny_study: Path) -> list[str]:
+    return (tiny_study.parent / "started.txt").read_text().splitlines()
+
+
+def test_study_that_is_killed_goes_on_and_ends_with_its_table(tiny_study, capsys):
+    def killed_at_the_fifth_stage():
+        do = Runner._do
+
+        def do_or_die(self, job):
+            if len(started(tiny_study)) >= 4 if Forked.started.exists() else False:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return do(self, job)
+
+        Runner._do = do_or_die
+        study.run_study(tiny_study)
+
+    first = FORK.Process(target=killed_at_the_fifth_stage)
+    first.start()
+    first.join()
+    assert first.exitcode == -signal.SIGKILL
+    study.run_study(tiny_study)
+    assert (
+        len(started(tiny_study)) <= 2 * 6 + 3
+    )  # two seeds of six stages; those before the kill say that they are done
+    folder = tiny_study.parent / "studies" / "tiny"
+    contents = json.loads((folder / "study.json").read_text())
+    for variant in contents["variants"].values():
+        assert sorted(variant["seeds"]) == ["1", "2"]
+        assert all(0 <= seed["mean_iou"] <= 1 for seed in variant["seeds"].values())
+    assert contents["variants"]["USRN"]["seeds"]["1"] != contents["variants"]["USRN"]["seeds"]["2"]
+    difference = contents["differences"]["USRN"]["mean"]
+    before, after = (
+        np.mean([seed["mean_iou"] for seed in variant["seeds"].values()]) for variant in contents["variants"].values()
+    )
+    assert difference["mean"] == pytest.approx(after - before)
+    assert difference["low"] <= difference["mean"] <= difference["high"]
+    assert "| **mean**" in (folder / "study.md").read_text()
+    assert (folder / "study.html").read_text().count("<circle") >= 4
+    count = len(started(tiny_study))
+    study.run_study(tiny_study)
+    assert len(started(tiny_study)) == count  # nothing is left to do
+    assert "0 stages to do" in capsys.readouterr().out
+
+
+def test_variants_share_their_baseline(tiny_study):
+    contents = json.loads(tiny_study.read_text())
+    contents["seeds"] = [1]
+    contents["variants"]["no gate"] = contents["variants"]["USRN"] | {"set": {"model.entropy_gate": False}}
+    tiny_study.write_text(json.dumps(contents))
+    runs = runs_of_seed(tiny_study, read_study(tiny_study), 1, tiny_study.parent / "studies" / "tiny")
+    assert runs["USRN"].baseline == runs["no gate"].baseline == runs["baseline"]
+    assert [name.split("/", 1)[1] for name in jobs_of(runs.values())] == [
+        "baseline_baseline/train", "baseline_baseline/test", "baseline_baseline/features",
+        "baseline_baseline/subclasses", "usrn_usrn/train", "usrn_usrn/test", "no_gate_usrn/train", "no_gate_usrn/test",
+    ]  # fmt: skip
+
+
+def test_variant_with_another_baseline_or_clustering_has_its_own(tiny_study):
+    contents = json.loads(tiny_study.read_text())
+    usrn = contents["variants"]["USRN"]
+    contents["variants"]["plain k-means"] = usrn | {"set": {"clustering_algorithm": "normal_kmeans"}}
+    contents["variants"]["longer baseline"] = usrn | {"baseline_set": {"trainer.epochs": 4}}
+    tiny_study.write_text(json.dumps(contents))
+    runs = runs_of_seed(tiny_study, read_study(tiny_study), 1, tiny_study.parent / "studies" / "tiny")
+    assert runs["plain k-means"].baseline != runs["USRN"].baseline
+    assert runs["longer baseline"].baseline.config.trainer.epochs == 4
+    assert len({run.config.run_dir for run in runs.values()}) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seeds": [1, 1]}, "key seeds: Value error, a seed stands twice"),
+        ({"seeds": []}, "key seeds"),
+        ({"variants": {}}, "key variants"),
+        ({"variants": {"a": {"config": "x.json", "sets": {}}}}, "key variants.a.sets"),
+    ],
+)
+def test_mistake_in_a_studys_file_is_named(tiny_study, change, message):
+    tiny_study.write_text(json.dumps(json.loads(tiny_study.read_text()) | change))
+    with pytest.raises(UsageError, match=message.replace(".", r"\.")):
+        read_study(tiny_study)
+
+
+def test_part_of_a_study_is_every_nth_seed(tiny_study, capsys):
+    contents = json.loads(tiny_study.read_text())
+    contents["seeds"] = [1, 2, 3]
+    contents["variants"].pop("USRN")
+    tiny_study.write_text(json.dumps(contents))
+    study.run_study(tiny_study, part=(2, 2))
+    folder = tiny_study.parent / "studies" / "tiny"
+    assert [path.name for path in sorted(folder.glob("seed_*"))] == ["seed_2"]
+
+
+def test_stages_that_need_one_that_failed_are_left_out_and_the_others_done(tiny_study, monkeypatch):
+    class Failing:
+        def __init__(self, command, **_):
+            self.fails = "--save_feature" in command
+
+        def wait(self):
+            return 2 if self.fails else 0
+
+    monkeypatch.setattr(runner, "Popen", Failing)
+    runs = runs_of_seed(tiny_study, read_study(tiny_study), 1, tiny_study.parent / "studies" / "tiny")
+    work = Runner(jobs_of(runs.values()), at_once=2)
+    assert work.run()
+    assert "exit code 2; " in work.failed.pop("1/baseline_baseline/features")
+    assert work.failed == {
+        "1/baseline_baseline/subclasses": "needs 1/baseline_baseline/features",
+        "1/usrn_usrn/train": "needs 1/baseline_baseline/subclasses",
+        "1/usrn_usrn/test": "needs 1/usrn_usrn/train",
+    }
+    assert work.seconds.keys() == {f"1/baseline_baseline/{stage}" for stage in ("train", "test", "features")}
+
+
+def test_results_page_is_what_its_studies_say():
+    assert PAGE.read_text() == results_page(read_studies())

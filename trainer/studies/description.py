@@ -1,0 +1,150 @@
+"""What a study is: variants of a run, seeds, and the folders in which each is trained."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from trainer.record import Record
+from utils.config import BASELINE, Config
+from utils.config_file import load_config
+from utils.errors import UsageError
+
+STUDIES_DIR = Path("saved/studies")
+
+
+class Variant(BaseModel):
+    """One row of the table: a configuration, what differs from it, and what differs in its baseline."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    config: str = Field(description="a configuration's file, relative to the study's folder")
+    set: dict[str, Any] = Field({}, description="keys of the configuration, as for --set")
+    baseline_set: dict[str, Any] = Field({}, description="the same for stages 1 to 3 of this variant alone")
+
+
+class Study(BaseModel):
+    """A file of ``configs/studies/``."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    question: str = Field(description="what the study asks, in a sentence")
+    baseline: str = Field(description="the configuration of stages 1 to 3, relative to the study's folder")
+    seeds: list[int] = Field(min_length=1)
+    variants: dict[str, Variant] = Field(min_length=1, description="the first is what the others are compared with")
+    set: dict[str, Any] = Field({}, description="keys of every configuration")
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_once(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed stands twice")
+        return seeds
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training with its evaluation.
+
+    Attributes
+    ----------
+    name
+        Of the run's folder.
+    file, overrides
+        The configuration, and ``--set`` options.
+    config
+        Both, loaded.
+    baseline
+        The run whose subclasses it trains on; None for a baseline.
+    """
+
+    name: str
+    file: Path
+    overrides: tuple[str, ...]
+    config: Config = field(compare=False)
+    baseline: "Run | None" = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it is trained and evaluated with this configuration."""
+        stages = ("train", "test")
+        return (self.config.run_dir / "results.json").is_file() and all(
+            Record(self.config, stage).is_of_this_configuration for stage in stages
+        )
+
+
+def read_study(path: Path) -> Study:
+    """Read a study's file.
+
+    Raises
+    ------
+    UsageError
+        The file is missing or no study.
+    """
+    try:
+        study = Study.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"--study {path}: cannot be read ({error.strerror}).") from None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(map(str, problem["loc"]))
+        raise UsageError(f"--study {path}: {f'key {key}: ' if key else ''}{problem['msg']}.") from None
+    return study
+
+
+def runs_of_seed(path: Path, study: Study, seed: int, folder: Path, overrides: tuple[str, ...] = ()) -> dict[str, Run]:
+    """The run of every variant with one seed; variants whose stages 1 to 3 are the same share them.
+
+    Parameters
+    ----------
+    folder
+        The study's folder; a run's is ``<folder>/seed_<seed>/<name>``.
+    overrides
+        ``--set`` options of the command line.
+    """
+    here = folder / f"seed_{seed}"
+    common = {"random_seed": seed, "trainer.save_dir": f"{here}/", "trainer.log_dir": f"{here}/"}
+    baselines: dict[str, Run] = {}
+
+    def load(file: Path, **settings: Any) -> tuple[tuple[str, ...], Config]:
+        values = {**study.set, **settings, **common}
+        options = (*overrides, *(f"{key}={json.dumps(value)}" for key, value in values.items()))
+        return options, load_config(file, list(options))
+
+    def baseline_of(name: str, file: Path, settings: dict[str, Any]) -> Run:
+        """The baseline with these settings, called after the first variant that needs it."""
+        _, config = load(file, **settings)
+        found = baselines.get(config.model_dump_json(exclude={"experim_name"}))
+        if found is not None:
+            return found
+        options, named = load(file, **settings, experim_name=f"{name}_baseline")
+        run = Run(named.experim_name, file, options, named)
+        baselines[config.model_dump_json(exclude={"experim_name"})] = run
+        return run
+
+    runs = {}
+    for name, variant in study.variants.items():
+        slug = _slug(name)
+        file, settings = path.parent / variant.config, {**variant.set}
+        if load(file, **settings)[1].name == BASELINE:
+            runs[name] = baseline_of(slug.removesuffix("_baseline"), file, {**variant.baseline_set, **settings})
+            continue
+        # Stage 3 is of the baseline's configuration, with what the variant says of clustering.
+        clustering = {key: value for key, value in settings.items() if key.startswith(("clustering", "subclass"))}
+        baseline = baseline_of(slug, path.parent / study.baseline, {**variant.baseline_set, **clustering})
+        options, config = load(
+            file, **settings, experim_name=f"{slug}_usrn", label_subcls=str(baseline.config.subclass_dir)
+        )
+        runs[name] = Run(config.experim_name, file, options, config, baseline)
+    names = [run.name for run in runs.values()]
+    if len(set(names)) < len(names):
+        raise UsageError(f"--study {path}: two of its variants are the same run or have names that look alike.")
+    return runs
+
+
+def _slug(name: str) -> str:
+    """A variant's name as a folder's."""
+    slug = "".join(letter if letter.isalnum() else "_" for letter in name.lower()).strip("_")
+    return "_".join(part for part in slug.split("_") if part) or "variant"

@@ -1,0 +1,136 @@
+"""Runs the stages of a study that are missing, several at once, each as its own process as ``main.sh`` starts it."""
+
+import os
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import Popen
+
+import torch
+
+from trainer.studies.description import Run
+from utils.logger import log
+from utils.parallel import cores
+from utils.stop import StopRequest
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage of a run: ``flags`` of main.py, and the names of the jobs before it."""
+
+    name: str
+    run: Run
+    flags: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+
+    def command(self) -> list[str]:
+        options = [part for override in self.run.overrides for part in ("--set", override)]
+        return [sys.executable, str(ROOT / "main.py"), "--config", str(self.run.file), *self.flags, *options]
+
+
+def jobs_of(runs: Iterable[Run]) -> dict[str, Job]:
+    """The stages of runs that are not complete, each once, in an order in which they can be done."""
+    jobs: dict[str, Job] = {}
+
+    def add(run: Run, stage: str, flags: tuple[str, ...], *needs: str) -> str:
+        name = f"{run.config.random_seed}/{run.name}/{stage}"
+        jobs.setdefault(name, Job(name, run, flags, needs))
+        return name
+
+    for run in runs:
+        if run.is_complete:
+            continue
+        needs = ()
+        if run.baseline is not None:
+            trained = add(run.baseline, "train", ("--resume", "auto"))
+            features = add(run.baseline, "features", ("--save_feature",), trained)
+            needs = (add(run.baseline, "subclasses", ("--clustering",), features),)
+        trained = add(run, "train", ("--resume", "auto"), *needs)
+        add(run, "test", ("--test",), trained)
+    return jobs
+
+
+class Runner:
+    """Does jobs in the order of their needs, ``at_once`` at a time; goes on after one that fails.
+
+    Attributes
+    ----------
+    failed
+        Names of the jobs that failed, and of those that needed them, with where to look.
+    seconds
+        How long each job took.
+    """
+
+    def __init__(self, jobs: dict[str, Job], at_once: int):
+        self.jobs, self.at_once = jobs, at_once
+        self.failed: dict[str, str] = {}
+        self.seconds: dict[str, float] = {}
+        self._processes: set[Popen] = set()
+        self._free = list(range(at_once))
+        self._stop = StopRequest(self._pass_on)
+
+    def run(self) -> bool:
+        """Do all jobs; False where they were stopped on request."""
+        waiting, running, done = dict(self.jobs), {}, set()
+        with ThreadPoolExecutor(self.at_once) as pool, self._stop:
+            while waiting or running:
+                for name, job in list(waiting.items()):
+                    broken = next((need for need in job.needs if need in self.failed), None)
+                    if broken is not None:
+                        self.failed[name] = f"needs {broken}"
+                        del waiting[name]
+                    elif not self._stop.asked and done.issuperset(job.needs) and len(running) < self.at_once:
+                        running[pool.submit(self._do, job)] = name
+                        del waiting[name]
+                if not running:
+                    if self._stop.asked:
+                        break
+                    continue
+                finished, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    name, code = running.pop(future), future.result()
+                    if code == 0:
+                        done.add(name)
+                    elif not self._stop.asked:
+                        self.failed[name] = f"exit code {code}; {self._log(self.jobs[name])}"
+                        log.warning(f"{name} failed: {self.failed[name]}")
+        return not self._stop.asked
+
+    def _do(self, job: Job) -> int:
+        log_file = self._log(job)
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        log.info(f"{job.name} …")
+        slot, started = self._free.pop(), time.monotonic()
+        with open(log_file, "ab") as output:
+            process = Popen(job.command(), env=self._environment(slot), stdout=output, stderr=output)
+        self._processes.add(process)
+        if self._stop.asked:  # between the decision to start it and now
+            process.terminate()
+        code = process.wait()
+        self._processes.discard(process)
+        self._free.append(slot)
+        self.seconds[job.name] = time.monotonic() - started
+        log.info(f"{job.name}: {'done' if code == 0 else f'exit code {code}'} after {self.seconds[job.name]:.0f} s")
+        return code
+
+    def _environment(self, slot: int) -> dict[str, str]:
+        """A GPU of its own for each of several at once, or its share of the cores."""
+        environment = dict(os.environ)
+        if self.at_once > 1 and torch.cuda.is_available():
+            environment.setdefault("CUDA_VISIBLE_DEVICES", str(slot % torch.cuda.device_count()))
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // self.at_once)))
+        return environment
+
+    @staticmethod
+    def _log(job: Job) -> Path:
+        return job.run.config.run_dir.parent / "logs" / f"{job.name.split('/', 1)[1].replace('/', '_')}.txt"
+
+    def _pass_on(self) -> None:
+        """Ask the stages at work to stop; each saves first."""
+        for process in tuple(self._processes):
+            process.terminate()

@@ -1,0 +1,85 @@
+"""Paired differences of two variants: mean, interval and how many seeds agree."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from utils.metrics import frequency_groups
+
+RESAMPLES = 2000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A variant's mean IoU less another's.
+
+    Attributes
+    ----------
+    mean
+        Over the seeds.
+    low, high
+        The interval in which 95 % of the resampled differences lie.
+    above, seeds
+        With how many of the seeds the variant is above.
+    """
+
+    mean: float
+    low: float
+    high: float
+    above: int
+    seeds: int
+
+
+def iou_of(counts: np.ndarray) -> np.ndarray:
+    """IoU from pixels that are right, in the target and predicted, (..., 3, C) → (..., C); NaN for absent classes."""
+    right, target, predicted = np.moveaxis(np.asarray(counts, float), -2, 0)
+    union = target + predicted - right
+    return np.divide(right, union, out=np.full_like(right, np.nan), where=union > 0)
+
+
+def mean_iou_of(counts: np.ndarray, classes: Sequence[int] | None = None) -> np.ndarray:
+    """Mean IoU over the classes that occur, (..., 3, C) → (...), or over those of ``classes``."""
+    iou = iou_of(counts) if classes is None else iou_of(counts)[..., list(classes)]
+    there = ~np.isnan(iou)
+    total = np.where(there, iou, 0).sum(-1)
+    return np.divide(total, there.sum(-1), out=np.full_like(total, np.nan), where=there.any(-1))
+
+
+def groups_of(counts: np.ndarray) -> dict[str, list[int]]:
+    """Rare, medium and frequent classes by the targets' pixels of ``counts`` (N, 3, C)."""
+    return frequency_groups(torch.from_numpy(counts[:, 1].sum(0)))
+
+
+def paired_difference(
+    first: Sequence[np.ndarray], other: Sequence[np.ndarray], classes: Sequence[int] | None = None
+) -> Difference:
+    """How much ``other`` is above ``first`` in mean IoU, by a paired bootstrap over images and seeds.
+
+    A resample draws images, the same for both and for all seeds, and seeds, each with replacement, and recomputes the
+    difference from the pixels of the drawn images (percentile interval; Efron and Tibshirani, 1993, chapter 13).
+
+    Parameters
+    ----------
+    first, other
+        Pixel counts of every seed, in the same order: int (N, 3, C).
+    classes
+        Indices of the classes whose mean it is; None for all.
+    """
+    pairs = [np.stack(pair) for pair in zip(first, other, strict=True)]  # a seed: (2, N, 3, C)
+    observed = np.array([np.subtract(*mean_iou_of(pair.sum(1), classes)[::-1]) for pair in pairs])
+    rng, n_images = np.random.default_rng(0), pairs[0].shape[1]
+    weights = rng.multinomial(n_images, np.full(n_images, 1 / n_images), RESAMPLES).astype(float)
+    resampled = []
+    for pair in pairs:
+        shape = (RESAMPLES, *pair.shape[2:])
+        before, after = (
+            mean_iou_of((weights @ counts.reshape(n_images, -1)).reshape(shape), classes) for counts in pair
+        )
+        resampled.append(after - before)
+    drawn = rng.integers(len(pairs), size=(RESAMPLES, len(pairs)))
+    means = np.stack(resampled)[drawn, np.arange(RESAMPLES)[:, None]].mean(1)
+    low, high = np.nanquantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Difference(float(observed.mean()), float(low), float(high), int((observed > 0).sum()), len(observed))

@@ -1,0 +1,117 @@
+"""``--study``: do what is missing of a study, then write its table: console, study.json, study.md, study.html."""
+
+import json
+import platform
+from pathlib import Path
+
+import torch
+from pydantic import TypeAdapter
+
+from dataloaders import make_ready, open_data
+from trainer.planning.plan import plan_run
+from trainer.studies.description import STUDIES_DIR, Run, Study, read_study, runs_of_seed
+from trainer.studies.page import study_page
+from trainer.studies.runner import Job, Runner, jobs_of
+from trainer.studies.table import collect, text_table
+from utils.errors import UsageError
+from utils.files import write_whole
+from utils.inputs import read_json
+from utils.logger import log, start_log
+from utils.parallel import cores
+from utils.stop import Stopped
+
+SECONDS = "seconds.json"
+
+
+def run_study(
+    path: Path, *, jobs: int = 1, part: tuple[int, int] = (1, 1), plan: bool = False, overrides: tuple[str, ...] = ()
+) -> None:
+    """Train and evaluate what is missing, and write the table of what there is.
+
+    Parameters
+    ----------
+    path
+        The study's file.
+    jobs
+        Stages at once.
+    part
+        ``(i, n)``: only every n-th seed, from the i-th on; for the jobs of a cluster's array, on one file system.
+    plan
+        Say what there is to do and how long it takes; do nothing.
+    overrides
+        ``--set`` options for every run.
+
+    Raises
+    ------
+    UsageError
+        The study's file is wrong. After all else is done: runs that failed.
+    Stopped
+        On a request to stop; the same command goes on.
+    """
+    study, folder = read_study(path), STUDIES_DIR / path.stem
+    runs = {seed: runs_of_seed(path, study, seed, folder, overrides) for seed in study.seeds}
+    start_log(None if plan else folder / "log.txt")
+    mine = [run for seed in study.seeds[part[0] - 1 :: part[1]] for run in runs[seed].values()]
+    todo = jobs_of(mine)
+    log.info(f"{path.stem}: {study.question}")
+    log.info(f"{len(study.variants)} variants, seeds {', '.join(map(str, study.seeds))}; {len(todo)} stages to do")
+    if plan:
+        _plan(mine, todo, jobs)
+        return
+    runner = Runner(todo, jobs)
+    if todo:
+        make_ready(mine[0].config)  # once, before several want it
+    finished = runner.run()
+    _add_seconds(folder / SECONDS, runner.seconds)
+    _write(path, study, runs, folder, overrides)
+    if not finished:
+        raise Stopped
+    if runner.failed:
+        listed = "\n  ".join(f"{name}: {why}" for name, why in runner.failed.items())
+        raise UsageError(f"{len(runner.failed)} of {len(todo)} stages failed; the others are done:\n  {listed}")
+
+
+def _plan(runs: list[Run], todo: dict[str, Job], jobs: int) -> None:
+    """Each kind of training is timed once; stages 2 and 3 and evaluations are not."""
+    trainings: dict[str, list[Run]] = {}
+    for job in todo.values():
+        if job.name.endswith("/train"):
+            trainings.setdefault(job.run.name, []).append(job.run)
+    total = 0.0
+    for of_name in trainings.values():
+        config = of_name[0].config
+        make_ready(config)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        total += len(of_name) * (plan_run(config, open_data(config), device) or 0.0)
+    count = sum(map(len, trainings.values()))
+    log.info(
+        f"{count} trainings: about {total / 60 / jobs:.0f} min, {jobs} at once, as the machine is now; stages 2 and 3 "
+        "and evaluations not counted"
+    )
+
+
+def _add_seconds(path: Path, seconds: dict[str, float]) -> None:
+    """Add what jobs took to what they had taken before they were stopped."""
+    before = read_seconds(path)
+    for name, value in seconds.items():
+        before[name] = before.get(name, 0.0) + value
+    write_whole(path, json.dumps(before, indent=1))
+
+
+def read_seconds(path: Path) -> dict[str, float]:
+    """Seconds by job; empty where the file is missing."""
+    if not path.exists():
+        return {}
+    return read_json(path, TypeAdapter(dict[str, float]), "Move it away; minutes are then left out of the table.")
+
+
+def _write(path: Path, study: Study, runs: dict[int, dict[str, Run]], folder: Path, overrides: tuple[str, ...]) -> None:
+    contents = collect(path, study, runs, read_seconds(folder / SECONDS))
+    options = "".join(f" --set {override}" for override in overrides if not override.startswith("data_dir="))
+    contents["command"] = f"python3 main.py --study {path}{options}"
+    contents["machine"] = f"{cores()} cores, {platform.machine()}"
+    table = text_table(contents)
+    write_whole(folder / "study.json", json.dumps(contents, indent=1) + "\n")
+    write_whole(folder / "study.md", f"# {path.stem}\n\n{study.question}\n\n{table}\n")
+    write_whole(folder / "study.html", study_page(contents))
+    log.info(f"\n{table}\n\n{folder / 'study.html'}, study.md, study.json")

@@ -1,0 +1,144 @@
+"""What a study found: one dictionary (``study.json``), from which the console, Markdown and HTML are written."""
+
+import hashlib
+import json
+import statistics
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainer.evaluation.image_scores import IMAGE_COUNTS
+from trainer.record import Record
+from trainer.studies.description import Run, Study
+from trainer.studies.statistics import groups_of, mean_iou_of, paired_difference
+from utils.config import Config, flat_settings
+
+SCORES = ("mean", "rare", "medium", "frequent")
+
+
+def collect(path: Path, study: Study, runs: dict[int, dict[str, Run]], seconds: dict[str, float]) -> dict[str, Any]:
+    """The results of the runs that are complete.
+
+    Parameters
+    ----------
+    runs
+        By seed and variant.
+    seconds
+        How long jobs took, by name; minutes are left out where that is not known.
+    """
+    contents: dict[str, Any] = {"study": path.stem, "question": study.question, "seeds": study.seeds, "variants": {}}
+    counts: dict[str, dict[int, np.ndarray]] = {}
+    for name in study.variants:
+        complete = {seed: runs[seed][name] for seed in study.seeds if runs[seed][name].is_complete}
+        contents["variants"][name] = {"settings": _settings(runs[study.seeds[0]][name].config), "seeds": {}}
+        counts[name] = {}
+        for seed, run in complete.items():
+            results = json.loads((run.config.run_dir / "results.json").read_text())
+            counts[name][seed] = np.load(run.config.run_dir / IMAGE_COUNTS)["counts"]
+            made = Record(run.config, "train").made
+            contents["variants"][name]["seeds"][str(seed)] = {
+                "mean_iou": results["mean_iou"],
+                "iou": results["iou"],
+                "minutes": _minutes(seconds.get(f"{seed}/{run.name}/train")),
+                **{key: made.get(key) for key in ("peak_memory_gb", "commit", "device", "torch", "python")},
+            }
+    found = [seed for of_variant in counts.values() for seed in of_variant.values()]
+    if not found:
+        return contents
+    groups = groups_of(found[0])
+    classes = list(next(iter(_each(contents)))["iou"])
+    contents["images"] = len(found[0])
+    contents["groups"] = {group: [classes[index] for index in indices] for group, indices in groups.items()}
+    for name, of_variant in counts.items():
+        for seed, of_seed in of_variant.items():
+            values = {group: float(mean_iou_of(of_seed.sum(0), indices)) for group, indices in groups.items()}
+            contents["variants"][name]["seeds"][str(seed)]["groups"] = values
+    contents["differences"] = _differences(counts, groups)
+    return contents
+
+
+def text_table(contents: dict[str, Any]) -> str:
+    """The table in Markdown, which the console shows as well."""
+    variants = {name: list(variant["seeds"].values()) for name, variant in contents["variants"].items()}
+    header = ["IoU in %, mean ± standard deviation", *variants]
+    rows = []
+    for title, of_seed in _rows(contents):
+        rows.append([title, *(mean_and_spread([of_seed(seed) for seed in seeds]) for seeds in variants.values())])
+    for what, title in zip(SCORES, ("mean", "rare classes", "medium classes", "frequent classes"), strict=True):
+        cells = [difference_text(contents.get("differences", {}).get(name, {}).get(what)) for name in variants]
+        if any(cells):
+            rows.append([f"difference from {next(iter(variants))}, {title}", *cells])
+    rows.append(["seeds", *(str(len(seeds)) for seeds in variants.values())])
+    for key, title, digits in (("minutes", "minutes of training", 1), ("peak_memory_gb", "peak memory, GB", 2)):
+        cells = [[seed[key] for seed in seeds if seed.get(key) is not None] for seeds in variants.values()]
+        rows.append([title, *(f"{statistics.mean(values):.{digits}f}" if values else "–" for values in cells)])
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    lines = [header, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    )
+
+
+def mean_and_spread(values: list[float | None]) -> str:
+    """``66.7 ± 2.3``, in percent; without the spread where there is one value."""
+    known = [value for value in values if value is not None and value == value]
+    if not known:
+        return "–"
+    spread = f" ± {100 * statistics.stdev(known):.1f}" if len(known) > 1 else ""
+    return f"{100 * statistics.mean(known):.1f}{spread}"
+
+
+def difference_text(difference: dict[str, Any] | None) -> str:
+    """``+4.2 [1.0, 7.1], 4 of 4 above``, in points; "" where there is none."""
+    if difference is None:
+        return ""
+    mean, low, high = (f"{100 * difference[key]:+.1f}" for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}], {difference['above']} of {difference['seeds']} above"
+
+
+def configuration_hash(settings: dict[str, Any]) -> str:
+    """Twelve digits that are the same for the same settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _rows(contents: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Title and value of every row of scores: the classes, the groups, the mean."""
+    first = next(iter(_each(contents)), None)
+    if first is None:
+        return []
+    rows = [(name, lambda seed, name=name: seed["iou"][name]) for name in first["iou"]]
+    rows += [
+        (f"**{group}** ({', '.join(names)})", lambda seed, group=group: seed["groups"][group])
+        for group, names in contents["groups"].items()
+    ]
+    return [*rows, ("**mean**", lambda seed: seed["mean_iou"])]
+
+
+def _each(contents: dict[str, Any]):
+    return (seed for variant in contents["variants"].values() for seed in variant["seeds"].values())
+
+
+def _differences(counts: dict[str, dict[int, np.ndarray]], groups: dict[str, list[int]]) -> dict[str, Any]:
+    """Of every variant from the first, over the seeds that both have."""
+    first, *others = counts
+    found = {}
+    for name in others:
+        seeds = sorted(counts[first].keys() & counts[name].keys())
+        if seeds:
+            pair = [counts[first][seed] for seed in seeds], [counts[name][seed] for seed in seeds]
+            found[name] = {"mean": asdict(paired_difference(*pair))} | {
+                group: asdict(paired_difference(*pair, indices)) for group, indices in groups.items() if indices
+            }
+    return found
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """What results depend on, but for the seed."""
+    left_out = {"random_seed", "experim_name"}
+    return {key: value for key, value in flat_settings(config, changed_only=True).items() if key not in left_out}
+
+
+def _minutes(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds / 60, 2)
