@@ -21,12 +21,17 @@ def infer_architecture(state_dict: Mapping[str, Tensor]) -> dict[str, str | int 
     missing = {"encoder.backbone.conv1.weight", "classifier.1.weight"} - state_dict.keys()
     if missing:
         raise ValueError(f"{' and '.join(sorted(missing))} are missing")
+    for name in ("encoder.backbone.conv1.weight", "classifier.1.weight", "classifier_SubCls.1.weight"):
+        if name in state_dict and state_dict[name].ndim != 4:
+            raise ValueError(f"{name} is no convolution's")
     of_blocks = [match[1] for name in state_dict if (match := _BLOCK.fullmatch(name))]
     blocks = tuple(of_blocks.count(layer) for layer in "1234")
     layers = next((depth for depth, of_depth in BLOCKS.items() if of_depth == blocks), None)
     if layers is None:
         raise ValueError(f"layers 1 to 4 have {blocks} blocks, as no ResNet of {sorted(BLOCKS)} layers has")
     n_classes, out_dim = state_dict["classifier.1.weight"].shape[:2]
+    if not 2 <= n_classes <= 255:
+        raise ValueError(f"classifier.1.weight is of {n_classes} classes; 2 to 255 are possible")
     subclass_head = state_dict.get("classifier_SubCls.1.weight")
     return {
         "name": "Baseline" if subclass_head is None else "USRN",

@@ -1,16 +1,14 @@
 """ImageNet weights: from a file or from torchvision's server, into the trunk of a network."""
 
-import pickle
 from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from torchvision.models import ResNet50_Weights, ResNet101_Weights
 
 from models.segmentor import Segmentor
-from utils.checkpoint import why_unusable
+from utils.checkpoint import is_state_dict, read_tensors, why_unusable
 from utils.errors import UsageError
 
 WEIGHTS = {50: ResNet50_Weights.IMAGENET1K_V1, 101: ResNet101_Weights.IMAGENET1K_V1}
@@ -97,11 +95,14 @@ def load_imagenet_weights(network: Segmentor, state_dict: Mapping[str, Tensor]) 
 
 def _read(path: Path) -> dict[str, Tensor]:
     try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (OSError, EOFError, RuntimeError, ValueError, TypeError, pickle.UnpicklingError) as error:
+        weights = read_tensors(path)
+        if not is_state_dict(weights):
+            raise ValueError("it holds something else")
+    except ValueError as error:
         raise UsageError(
             f"{path} cannot be read as weights ({error}): delete it, so that it is fetched anew."
-        ) from error
+        ) from None
+    return weights
 
 
 def _some(names: list[str]) -> str:

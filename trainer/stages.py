@@ -24,7 +24,7 @@ from trainer.evaluation.image_scores import ImageScores
 from trainer.evaluation.report import write_report
 from trainer.evaluation.run_json import evaluate_again, read_results
 from trainer.loop.assembly import make_network
-from trainer.loop.resume import NEWEST, checkpoint_to_go_on_from, subclass_source
+from trainer.loop.resume import NEWEST, Origin, checkpoint_to_go_on_from, subclass_source
 from trainer.loop.trainer import Trainer
 from trainer.planning.plan import plan_run
 from trainer.prediction import load_model
@@ -284,7 +284,7 @@ def load_network(config: Config, data: SegmentationData, path: Path, device: tor
     n_subclasses = None
     if config.name == USRN:
         head = state_dict.get("classifier_SubCls.1.weight")
-        if head is None:
+        if head is None or not head.ndim:
             raise UsageError(
                 f"{path}: this checkpoint has no subclass branch, as the network of {config.experim_name} (USRN) has. "
                 "Give it the configuration of the baseline that it is of, or name another with --resume."
@@ -314,5 +314,5 @@ def _is_unfinished(config: Config) -> bool:
     newest = config.run_dir / NEWEST
     if Record(config, "train").is_there or not newest.is_file():
         return False
-    state = load_checkpoint(newest).get("resume")
+    state = Origin.read(newest).state
     return state is not None and not state["finished"]

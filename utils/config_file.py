@@ -10,6 +10,14 @@ from pydantic import BaseModel, ValidationError
 
 from utils.config import Config
 from utils.errors import UsageError
+from utils.inputs import read_plain
+
+MAX_BYTES = 2**18
+"""Of a configuration, which has some hundred lines: a larger file is something else."""
+MAX_BASES = 100
+"""Bases that one file names, and files that build on each other."""
+SHOWN = 20
+"""Mistakes in one message."""
 
 
 def load_config(path: str | Path, overrides: list[str] = ()) -> Config:
@@ -30,7 +38,7 @@ def load_config(path: str | Path, overrides: list[str] = ()) -> Config:
     """
     path = Path(path)
     try:
-        values = _read_with_bases(path, ())
+        values = _read_with_bases(path, (), {})
         for override in overrides:
             _apply_override(values, override)
         return Config.model_validate(values)
@@ -40,16 +48,18 @@ def load_config(path: str | Path, overrides: list[str] = ()) -> Config:
         raise UsageError(f"{path}: the configuration is nested too deep.") from None
 
 
-def _read_with_bases(path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
+def _read_with_bases(path: Path, parents: tuple[Path, ...], known: dict[Path, dict[str, Any]]) -> dict[str, Any]:
+    """The keys of a file over those of its bases; each file is read once, whatever number of files build on it."""
     try:
-        if parents and path.exists() and not path.is_file():
-            raise ValueError("it is no regular file")
-        resolved, text = path.resolve(), path.read_text(encoding="utf-8-sig")
+        text = read_plain(path, most=MAX_BYTES).decode("utf-8-sig")
+        resolved = path.resolve()
     except UnicodeDecodeError:
         raise UsageError(f"{path}: is not a text file in UTF-8.") from None
     except (OSError, ValueError, RuntimeError) as error:  # the latter two: names that cannot be, a loop of links
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{path}: cannot read the configuration ({reason}).") from None
+    if resolved in known:
+        return known[resolved]
     if resolved in parents:
         raise UsageError(f'{path}: "base" leads back to this file; take it out of one of its bases.')
     try:
@@ -67,10 +77,13 @@ def _read_with_bases(path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise UsageError(f'{path}: key "base" must be a file name or a list of them.')
+    if len(bases) > MAX_BASES or len(parents) >= MAX_BASES:
+        raise UsageError(f'{path}: key "base" leads to more than {MAX_BASES} files; a run needs a few.')
     merged: dict[str, Any] = {}
     for base in bases:
-        merged = _merge(merged, _read_with_bases(path.parent / base, (*parents, resolved)))
-    return _merge(merged, values)
+        merged = _merge(merged, _read_with_bases(path.parent / base, (*parents, resolved), known))
+    known[resolved] = _merge(merged, values)
+    return known[resolved]
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -107,18 +120,19 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
 
 def _describe(error: ValidationError, path: Path) -> str:
     lines = []
-    for problem in error.errors():
+    problems = error.errors(include_url=False, include_context=False)
+    for problem in problems[:SHOWN]:
         location = [part for part in problem["loc"] if isinstance(part, str)]
         if problem["type"] == "extra_forbidden":
             lines.append(_unknown_key(location))
         elif problem["type"] == "missing":
             lines.append(f"key {'.'.join(location)} is missing")
         else:
-            shown = repr(problem["input"])
-            shown = shown if len(shown) <= 60 else shown[:57] + "..."
             key = ".".join(_known_prefix(location)) or "the configuration"
-            lines.append(f"key {key}: {problem['msg']} (it is {shown})")
+            lines.append(f"key {key}: {problem['msg']} (it is {_short(repr(problem['input']))})")
     unique = list(dict.fromkeys(lines))
+    if len(problems) > SHOWN:
+        unique.append(f"… and {len(problems) - SHOWN:,} more")
     return f"{path}: " + ("\n  ".join(["", *unique]).strip("\n") if len(unique) > 1 else unique[0] + ".")
 
 
@@ -128,9 +142,13 @@ def _unknown_key(location: list[str]) -> str:
     for name in sections:
         section = _section_type(section, name)
     known = list(section.model_fields)
-    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(key[:100], known, n=1, cutoff=0.5)
     hint = f"did you mean {'.'.join([*sections, nearest[0]])}?" if nearest else f"known here: {', '.join(known)}"
-    return f"unknown key {'.'.join(location)}; {hint}"
+    return f"unknown key {_short('.'.join(location))}; {hint}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _known_prefix(location: list[str]) -> list[str]:

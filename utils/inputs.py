@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+import unicodedata
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -12,6 +13,7 @@ from utils.errors import UsageError
 
 MAX_BYTES = 2**30
 """Of a file that is read as a whole: more is none of a data set's or a run's."""
+_TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 Kind = TypeVar("Kind")
 
 
@@ -67,6 +69,24 @@ def parse_json(content: bytes, kind: TypeAdapter[Kind], where: str, way_out: str
         return kind.validate_json(content)
     except ValidationError as error:
         raise UsageError(f"{where}: is damaged ({first_problem(error)}). {way_out}") from None
+
+
+def plain_text(text: str) -> str:
+    """``text``, a name that files, logs and pages can hold and show as it is.
+
+    Raises
+    ------
+    ValueError
+        It is empty, or has control characters, marks that turn the direction of writing, or bytes that are no UTF-8.
+    """
+    if not text.strip():
+        raise ValueError("it is empty")
+    for letter in text:
+        if unicodedata.category(letter) == "Cs":
+            raise ValueError("it is not in UTF-8")
+        if unicodedata.category(letter) in ("Cc", "Zl", "Zp") or unicodedata.bidirectional(letter) in _TURNING:
+            raise ValueError(f"it has the control character U+{ord(letter):04X}")
+    return text
 
 
 def first_problem(error: ValidationError) -> str:

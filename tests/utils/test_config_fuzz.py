@@ -139,3 +139,48 @@ def test_base_that_is_a_loop_of_links_gets_a_message(tmp_path):
     (tmp_path / "run.json").write_text('{"base": "loop.json"}')
     with pytest.raises(UsageError, match=r"loop\.json: cannot read the configuration"):
         load_config(tmp_path / "run.json")
+
+
+def test_base_of_two_files_that_build_on_the_same_is_read_once(tmp_path):
+    (tmp_path / "0.json").write_bytes(as_json(MINIMAL))
+    for number in range(1, 26):  # 2^25 ways lead from the last to the first
+        (tmp_path / f"{number}.json").write_bytes(as_json({"base": 2 * [f"{number - 1}.json"]}))
+    assert load_config(tmp_path / "25.json") == load_config(tmp_path / "0.json")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({f"key{number}": 1 for number in range(100_000)}, "it has [0-9,]+ bytes"),
+        ({f"k{number}": 1 for number in range(10_000)}, "unknown key k0; .*… and [0-9,]+ more"),
+        ({"model": {"layer" * 1000: 1}}, r"unknown key model.layerlayer.{41}\.\.\.;"),
+        ({"base": ["0.json"] * 101}, "more than 100 files"),
+    ],
+)
+def test_thousands_of_mistakes_get_one_message_that_can_be_read(tmp_path, values, message):
+    (tmp_path / "many.json").write_bytes(as_json(values))
+    with pytest.raises(UsageError, match=rf"(?s)many\.json: .*{message}") as error:
+        load_config(tmp_path / "many.json")
+    assert len(str(error.value)) < 10_000
+
+
+def test_chain_of_bases_without_end_is_refused(tmp_path):
+    for number in range(102):
+        (tmp_path / f"{number}.json").write_bytes(as_json({"base": f"{number + 1}.json"}))
+    with pytest.raises(UsageError, match="more than 100 files"):
+        load_config(tmp_path / "0.json")
+
+
+@pytest.mark.parametrize("as_base", [False, True])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_what_is_no_file_is_not_waited_for(tmp_path, kind, as_base):
+    path = tmp_path / "x.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
+    (tmp_path / "run.json").write_text('{"base": "x.json"}')
+    with pytest.raises(UsageError, match=r"x\.json: cannot read the configuration \(it is"):
+        load_config(tmp_path / "run.json" if as_base else path)

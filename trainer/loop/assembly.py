@@ -67,8 +67,22 @@ def make_optimizer(config: Config, network: Baseline | USRN) -> torch.optim.SGD:
 
 
 def load_momentum(optimizer: torch.optim.SGD, state: dict) -> None:
-    """Take the momentum of an earlier optimiser's ``state_dict``; learning rates and weight decay stay as they are."""
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state["state"]})
+    """Take the momentum of an earlier optimiser's ``state_dict``; learning rates and weight decay stay as they are.
+
+    Raises
+    ------
+    ValueError
+        It is that of other parameters.
+    """
+    own = optimizer.state_dict()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    shapes = {number: parameter.shape for number, parameter in enumerate(parameters)}
+    given = {number: entry["momentum_buffer"] for number, entry in state["state"].items()}
+    given = {number: momentum for number, momentum in given.items() if momentum is not None}
+    if any(shapes.get(number) != momentum.shape for number, momentum in given.items()):
+        raise ValueError("the optimiser's momentum is of other parameters")
+    momentum = {number: {"momentum_buffer": value} for number, value in given.items()}
+    optimizer.load_state_dict({**own, "state": {**own["state"], **momentum}})
 
 
 def distribute(step: nn.Module, device: torch.device) -> nn.Module:

@@ -4,11 +4,15 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError
+from torch import Tensor
+
 from trainer.subclasses.table import TABLE
 from utils.checkpoint import fingerprint, load_checkpoint
 from utils.config import USRN, Config, differing_keys
 from utils.distributed import restarts
 from utils.errors import UsageError
+from utils.inputs import first_problem
 from utils.logger import log
 
 NEWEST, PREVIOUS = "checkpoint.pth", "checkpoint_previous.pth"
@@ -27,7 +31,33 @@ class Origin(NamedTuple):
 
     @classmethod
     def read(cls, path: Path) -> "Origin":
-        return cls(path, load_checkpoint(path))
+        """Read a checkpoint; what it says of its run is checked for its types, and by the trainer for its shapes."""
+        checkpoint = load_checkpoint(path)
+        if checkpoint.get("resume") is not None:
+            try:
+                _State.model_validate(checkpoint["resume"])
+            except ValidationError as error:
+                raise UsageError(f"{path}: is no checkpoint to go on from ({first_problem(error)}).") from None
+        return cls(path, checkpoint)
+
+
+class _State(BaseModel):
+    """Where a run was: a checkpoint's ``resume``."""
+
+    model_config = ConfigDict(strict=True, extra="allow", arbitrary_types_allowed=True)
+
+    iteration: int = Field(ge=0)
+    epochs_done: int = Field(ge=0)
+    finished: bool
+    not_improved: int = Field(ge=0)
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+    confusion: Tensor
+    labels: Tensor
+    pseudo_labels: Tensor
+    running: dict[str, Tensor]
+    config: Json[dict[str, Any]]
+    subclasses: str
 
 
 def subclass_source(config: Config) -> str:

@@ -265,14 +265,19 @@ class Trainer:
         if not 0 <= at - done * per_epoch <= per_epoch:
             raise UsageError(f"{path}: is at iteration {at} after {done} epochs; an epoch of this run has {per_epoch} "
                              "iterations. Start the run over: --force without --resume.")  # fmt: skip
-        load_momentum(self.optimizer, state["optimizer"])
-        if state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])
+        try:
+            load_momentum(self.optimizer, state["optimizer"])
+            if state["scaler"]:
+                self.scaler.load_state_dict(state["scaler"])
+            self.tally.load(state)
+        except (ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:  # of another kind or shape
+            raise UsageError(
+                f"{path}: what it says of its run is damaged, or of another network ({error}). Take another checkpoint."
+            ) from None
         for name in ("iteration", "epochs_done", "finished", "not_improved"):
             setattr(self, name, state[name])
         best = float(checkpoint["monitor_best"])
         self.best = best if best >= 0 else None
-        self.tally.load(state)
         log.info(f"{path}: {'is finished' if self.finished else f'going on at iteration {self.iteration}'}")
 
     def _describe(self) -> None:

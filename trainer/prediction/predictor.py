@@ -17,7 +17,7 @@ from models.architecture import infer_architecture
 from models.execution import count_not_finite, refuse_not_finite
 from trainer.prediction.sliding_window import logits_in_rows
 from trainer.prediction.whole_image import WholeImages
-from utils.checkpoint import load_checkpoint, load_weights
+from utils.checkpoint import check_fit, load_checkpoint, load_weights
 from utils.config import Config, PredictConfig
 from utils.config_file import load_config
 from utils.distributed import choose_device
@@ -164,6 +164,9 @@ def read_network(path: Path, config: Config | None) -> tuple[nn.Module, tuple[st
         architecture = infer_architecture(contents["state_dict"])
     except ValueError as error:
         raise UsageError(f"{path}: holds no network of this project or of the original ({error}).") from None
+    # Without values first: shapes that a file only claims would take all memory.
+    with torch.device("meta"):
+        check_fit(build_network(**architecture), contents["state_dict"], path)
     network = build_network(**architecture)
     load_weights(network, contents["state_dict"], path)
     return network, *_classes(path, contents, config, architecture["n_classes"])
