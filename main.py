@@ -1,11 +1,12 @@
 """USRN's command line: a configuration and what to do with it → one process per device → one stage."""
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
 STAGES = ("test", "save_feature", "clustering", "summary", "check_data", "plan", "predict", "export")
-IN_ONE_PROCESS = ("summary", "plan", "export")
+IN_ONE_PROCESS = ("summary", "check_data", "plan", "export")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -44,6 +45,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     own.add_argument("--ignore", nargs="+", metavar="VALUE", help="mask values that are no class; none: all are one")
     own.add_argument("--labelled", type=int, metavar="N", help="train with N masks only; default: all")
     options = parser.parse_args(arguments)
+    for name, value in vars(options).items():
+        if isinstance(value, str) and not value.strip():  # a script's variable, perhaps, that was never set
+            parser.error(f"--{name} is empty")
     if options.study:
         if options.config or options.resume or options.force or options.jobs < 1:
             parser.error("--study goes with --plan, --jobs (at least 1), --part and --set alone")
@@ -65,7 +69,7 @@ def _check_own_data(parser: argparse.ArgumentParser, options: argparse.Namespace
         parser.error("--init_data needs --masks and --name, and no --config")
     if options.ignore is not None:
         values = [] if options.ignore == ["none"] else options.ignore
-        if not all(value.isdigit() for value in values):
+        if not all(re.fullmatch("[0-9]{1,9}", value) for value in values):  # not ², which is a digit but no number
             parser.error("--ignore takes mask values, or the word none")
         options.ignore = [int(value) for value in values]
     if options.labelled is not None and options.labelled < 2:
@@ -93,19 +97,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the stage that the arguments name; the exit code: 0 done, 2 refused, 75 stopped on request."""
     options = parse(arguments)
     # Imported here, because torch takes seconds and --help should not.
-    from utils.errors import UsageError
+    from utils.errors import UsageError, system_errors
     from utils.stop import STOPPED, Stopped, interruptible
 
     try:
-        with interruptible():
+        with interruptible(), system_errors():
             return run(options)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # a folder that may not be written, a file system that went away
-        if error.filename is None:
-            raise
-        print(f"error: {error.filename}: {error.strerror or error}", file=sys.stderr)
         return 2
     except Stopped:
         return STOPPED
@@ -115,6 +114,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
+    import tempfile
+
+    from utils.distributed import choose_device, is_first_started, launch, process_count
+
+    tempfile.gettempdir()  # where there is none, this says so before hours are spent
+    stage = next((name for name in STAGES if getattr(options, name)), "train")
+    alone = bool(options.init_data or options.study) or stage in IN_ONE_PROCESS
+    if alone and not is_first_started():
+        return 0
     if options.init_data:
         init(options)
         return 0
@@ -135,11 +143,9 @@ def run(options: argparse.Namespace) -> int:
         return check(config, options.processes)
 
     from trainer.stages import Options, run_stage
-    from utils.distributed import choose_device, launch, process_count
 
-    stage = next((name for name in STAGES if getattr(options, name)), "train")
     device = choose_device(options.device)
-    processes = 1 if stage in IN_ONE_PROCESS else options.processes or process_count(config.n_gpu, device)
+    processes = None if alone else options.processes or process_count(config.n_gpu, device)
     stage_options = Options(options.resume, options.force, options.predict, options.export, options.output)
     launch(run_stage, (stage, config, stage_options), processes, device)
     return 0

@@ -18,8 +18,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from dataloaders.geometry import MULTIPLE
 from dataloaders.reading import image_size
 from dataloaders.sets.description import Sample
-from dataloaders.streams import EvaluationStream
+from dataloaders.streams import LABELLED, UNLABELLED, EvaluationStream
 from utils.errors import UsageError
+
+_EMPTY = {
+    LABELLED: "no labelled image is there to train on; n_labeled_examples and the split's list say which are.",
+    UNLABELLED: "no unlabelled image is left for training; set n_labeled_examples below the size of the training pool.",
+}
 
 
 class DrawSampler(Sampler[list[tuple[int, int]]]):
@@ -36,9 +41,7 @@ class DrawSampler(Sampler[list[tuple[int, int]]]):
                 f"batch_size {batch_size} cannot be shared equally by {world_size} processes; make it a multiple."
             )
         if n_samples == 0:
-            raise UsageError(
-                "no unlabelled image is left for training; set n_labeled_examples below the size of the training pool."
-            )
+            raise UsageError(_EMPTY[stream])
         self.n_samples, self.batch_size, self.iterations = n_samples, batch_size, iterations
         self.seed, self.stream, self.start = seed, stream, start
         self.share = batch_size // world_size

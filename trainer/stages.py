@@ -80,6 +80,8 @@ def run_stage(stage: str, config: Config, options: Options, device: torch.device
     Stopped
         On a request to stop a training, when it is saved.
     """
+    if options.resume not in (None, "auto") and not Path(options.resume).is_file():
+        raise UsageError(f"--resume {options.resume}: there is no such checkpoint.")
     with ExitStack() as until_the_end:
         with failing_together():
             if is_main() and stage not in WRITE_NOTHING_OF_A_RUN:

@@ -20,7 +20,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from utils.errors import UsageError
+from utils.errors import UsageError, system_errors
 from utils.files import write_whole
 from utils.stop import STOPPED, Stopped, StopRequest
 
@@ -46,6 +46,11 @@ def is_main() -> bool:
 
 def under_torchrun() -> bool:
     return "LOCAL_RANK" in os.environ and "MASTER_ADDR" in os.environ
+
+
+def is_first_started() -> bool:
+    """Whether this is the process that works where torchrun has started many for what takes one."""
+    return not under_torchrun() or int(os.environ["RANK"]) == 0
 
 
 def choose_device(name: str) -> str:
@@ -75,8 +80,10 @@ def restarts() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
-def launch(function: Callable, args: tuple, processes: int, device: str) -> None:
+def launch(function: Callable, args: tuple, processes: int | None, device: str) -> None:
     """Run ``function(*args, torch_device)`` in ``processes`` processes, or as the rank that torchrun started.
+
+    None is this process alone, whoever started it.
 
     A request to stop is passed on to every process. The first process that fails takes the others down, and its
     error comes out here.
@@ -86,12 +93,15 @@ def launch(function: Callable, args: tuple, processes: int, device: str) -> None
     Stopped
         The work was put down on request, in every process.
     """
-    if under_torchrun():
+    if processes is None:
+        function(*args, _device(device, 0))
+    elif under_torchrun():
         # What a rank fails of is recorded for torchrun, which shows the first failure of all ranks.
         record(_run_under_torchrun)(function, args, int(os.environ["LOCAL_RANK"]), device)
     elif processes == 1:
         function(*args, _device(device, 0))
     else:
+        _require_device(device, processes - 1)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
@@ -230,7 +240,8 @@ def _run(function: Callable, args: tuple, local_rank: int, device: str, group: d
     _host_group = dist.new_group(backend="gloo") if device == "cuda" else dist.group.WORLD
     stopped = False
     try:
-        function(*args, torch_device)
+        with system_errors():
+            function(*args, torch_device)
     except Stopped:  # in every rank
         stopped = True
     # Not where the function fails: the other ranks would fail of that before this one has told why.
@@ -239,7 +250,17 @@ def _run(function: Callable, args: tuple, local_rank: int, device: str, group: d
         sys.exit(STOPPED)
 
 
+def _require_device(device: str, local_rank: int) -> None:
+    there = torch.cuda.device_count() if device == "cuda" else local_rank + 1
+    if local_rank >= there:
+        raise UsageError(
+            f"{local_rank + 1} processes on this machine (--processes, or torchrun's --nproc_per_node), but {there} "
+            "GPUs: a process needs one of its own."
+        )
+
+
 def _device(device: str, local_rank: int) -> torch.device:
+    _require_device(device, local_rank)
     if device == "cuda":
         torch.cuda.set_device(local_rank)
         return torch.device("cuda", local_rank)

@@ -50,8 +50,10 @@ def export_network(network: nn.Module, classes: tuple[str, ...], format: str, ou
     Raises
     ------
     UsageError
-        A package that the format needs is missing.
+        The name of ``output`` is another format's, or a package that the format needs is missing.
     """
+    if output.suffix.lower() != SUFFIXES[format]:
+        raise UsageError(f"--output {output}: the name of an export as {format} ends with {SUFFIXES[format]}.")
     exporting = Exported(_class_branch(network)).eval()
     with torch.no_grad():
         exporting(_example())  # makes the constants of the normalisation, which an exporter's own would not outlive

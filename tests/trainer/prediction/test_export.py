@@ -45,22 +45,28 @@ def exported(checkpoint, demo_set, tmp_path_factory):
     """A function from images, float32 (N, 3, H, W), to logits, for each format; and the classes in its file."""
     folder = tmp_path_factory.mktemp("exported")
     config, _ = write_tiny_configs(demo_set, checkpoint.parent, num_workers=0)
-    for format in ("onnx", "exported_program"):
+    for format, name in (("onnx", "net.onnx"), ("exported_program", "net.pt2")):
         photometry._by_channel.cache_clear()  # as in a process that has done nothing else
-        arguments = ["-c", config, "--resume", checkpoint, "--export", format, "--output", folder / format]
+        arguments = ["-c", config, "--resume", checkpoint, "--export", format, "--output", folder / name]
         assert command_line.main([str(argument) for argument in arguments]) == 0
-    session = onnxruntime.InferenceSession(folder / "onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(folder / "net.onnx", providers=["CPUExecutionProvider"])
     extra = {"classes.json": ""}
-    program = torch.export.load(folder / "exported_program", extra_files=extra).module()
-    assert sorted(path.name for path in folder.iterdir()) == ["exported_program", "onnx"]  # each is one file
+    program = torch.export.load(folder / "net.pt2", extra_files=extra).module()
+    assert sorted(path.name for path in folder.iterdir()) == ["net.onnx", "net.pt2"]  # each is one file
     return {
         "onnx": lambda images: session.run(["logits"], {"image": images})[0],
         "exported_program": lambda images: program(torch.from_numpy(images)).detach().numpy(),
     }, {"onnx": session.get_modelmeta().custom_metadata_map["classes"], "exported_program": extra["classes.json"]}
 
 
-@pytest.mark.parametrize("format", ["onnx", "exported_program"])
-@pytest.mark.parametrize("size", [(64, 64), (45, 83), (17, 120), (200, 31), (17, 17)])
+SIZES = ((64, 64), (45, 83), (17, 120), (200, 31), (17, 17))
+SMALL = ((3, 40), (4, 3), (2, 5), (16, 9))  # reflected more than once, or smaller than the network's stride
+
+
+@pytest.mark.parametrize(
+    ("format", "size"),
+    [*(("onnx", size) for size in SIZES + SMALL), *(("exported_program", size) for size in SIZES)],
+)
 def test_export_predicts_what_predict_does(exported, model, format, size):
     images = np.random.default_rng(0).integers(0, 256, (3, *size, 3), np.uint8)
     run = exported[0][format]
@@ -83,6 +89,14 @@ def test_export_that_gives_something_else_is_not_written(checkpoint, tmp_path, m
     with pytest.raises(RuntimeError, match="not written"):
         export_to(tmp_path / "net.onnx", checkpoint)
     assert not (tmp_path / "net.onnx").exists()
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "net.pt2", "net"])
+def test_file_of_another_kind_is_not_replaced(checkpoint, tmp_path, name):
+    (tmp_path / name).write_bytes(b"somebody's")
+    with pytest.raises(UsageError, match=rf"{name}: the name of an export as onnx ends with \.onnx"):
+        export_to(tmp_path / name, checkpoint)
+    assert (tmp_path / name).read_bytes() == b"somebody's"
 
 
 def test_missing_packages_are_named(checkpoint, tmp_path, monkeypatch):
