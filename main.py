@@ -5,8 +5,9 @@ import re
 import sys
 from pathlib import Path
 
-STAGES = ("test", "save_feature", "clustering", "summary", "check_data", "plan", "predict", "export")
-IN_ONE_PROCESS = ("summary", "check_data", "plan", "export")
+from trainer.stage_table import STAGES
+
+FLAGS = [stage for stage in STAGES.values() if stage.help]
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -17,16 +18,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("-c", "--config", metavar="FILE", help="the run's configuration, JSON")
     add("-r", "--resume", metavar="FILE", help="a checkpoint; auto: the run's own, where there is one")
-    _flag(add, "--test", "evaluate: IoU of every class, and a picture per validation image")
-    _flag(add, "--save_feature", "stage 2: write the pixel features of the labelled images")
-    _flag(add, "--clustering", "stage 3: cluster them into subclasses")
-    _flag(add, "--summary", "print the baseline's scores beside this run's and where its files are")
-    _flag(
-        add, "--check_data", "read every image and mask of the run once and list what is wrong; exit code 1 if any is"
-    )
-    _flag(add, "--plan", "say what the run will do, and how long and with how much memory; write nothing")
-    add("--predict", metavar="PATH", help="predict an image, the images of a folder, or those a .txt file names a line")
-    add("--export", choices=("onnx", "exported_program"), help="write the network for other programs")
+    for stage in FLAGS:
+        if stage.value:
+            add(f"--{stage.name}", help=stage.help, **stage.value)
+        else:
+            _flag(add, f"--{stage.name}", stage.help)
     add("--output", metavar="PATH", help="where --predict (a folder) and --export (a file) write; default: the run's")
     _flag(add, "--force", "do a finished stage again; with --init_data, replace what it wrote")
     add("--clustering_algorithm", choices=("balanced_kmeans", "normal_kmeans"), help="stage 3's algorithm")
@@ -55,8 +51,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         _check_own_data(parser, options)
     elif not options.config:
         parser.error("--config names the run's configuration; --init_data makes one for your own images")
-    if sum(bool(getattr(options, stage)) for stage in STAGES) > 1:
-        parser.error(f"one of {', '.join('--' + stage for stage in STAGES)} at a time")
+    if sum(bool(getattr(options, stage.name)) for stage in FLAGS) > 1:
+        parser.error(f"one of {', '.join('--' + stage.name for stage in FLAGS)} at a time")
     if options.output and not (options.predict or options.export):
         parser.error("--output goes with --predict or --export")
     if options.processes is not None and options.processes < 1:
@@ -119,8 +115,8 @@ def run(options: argparse.Namespace) -> int:
     from utils.distributed import choose_device, is_first_started, launch, process_count
 
     tempfile.gettempdir()  # where there is none, this says so before hours are spent
-    stage = next((name for name in STAGES if getattr(options, name)), "train")
-    alone = bool(options.init_data or options.study) or stage in IN_ONE_PROCESS
+    stage = next((stage for stage in FLAGS if getattr(options, stage.name)), STAGES["train"])
+    alone = bool(options.init_data or options.study) or stage.one_process
     if alone and not is_first_started():
         return 0
     if options.init_data:
@@ -139,26 +135,20 @@ def run(options: argparse.Namespace) -> int:
     if options.clustering_algorithm:
         options.set.append(f"clustering_algorithm={options.clustering_algorithm}")
     config = load_config(options.config, options.set)
-    if options.check_data:
-        return check(config, options.processes)
 
     from trainer.stages import Options, run_stage
 
     device = choose_device(options.device)
     processes = None if alone else options.processes or process_count(config.n_gpu, device)
-    stage_options = Options(options.resume, options.force, options.predict, options.export, options.output)
-    launch(run_stage, (stage, config, stage_options), processes, device)
-    return 0
-
-
-def check(config, processes: int | None) -> int:
-    from dataloaders import make_ready, open_data
-    from dataloaders.check import check_data
-
-    make_ready(config)
-    report = check_data(config, open_data(config), processes)
-    print(report.text())
-    return 1 if report.wrong else 0
+    stage_options = Options(
+        resume=options.resume,
+        force=options.force,
+        predict=options.predict,
+        export=options.export,
+        output=options.output,
+        processes=options.processes,
+    )
+    return launch(run_stage, (stage.name, config, stage_options), processes, device) or 0
 
 
 def init(options: argparse.Namespace) -> None:

@@ -287,3 +287,13 @@ def test_flags_take_true_false_and_nothing():
         assert command_line.parse(["-c", "x", "--test", *text]).test is expected
     with pytest.raises(SystemExit):
         command_line.parse(["-c", "x", "--test", "--clustering"])
+
+
+def test_every_stage_of_the_table_has_its_function_and_its_flag():
+    from trainer import stages
+    from trainer.stage_table import STAGES
+
+    assert all(callable(getattr(stages, name)) for name in STAGES)
+    for name in STAGES.keys() - {"train"}:
+        value = STAGES[name].value.get("choices", ["True"])[0]
+        assert getattr(command_line.parse(["-c", "run.json", f"--{name}", value]), name) in (True, value)

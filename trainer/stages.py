@@ -1,14 +1,13 @@
 """The stages of a run (docs/method.md section 1)."""
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from dataloaders import SegmentationData, make_ready, open_data
+from dataloaders.check import check_data as check_every_file
 from dataloaders.check import refuse_void_masks
 from trainer.evaluation.comparison import save_comparison
 from trainer.evaluation.evaluate import (
@@ -23,8 +22,7 @@ from trainer.evaluation.evaluate import (
 from trainer.evaluation.image_scores import ImageScores
 from trainer.evaluation.report import write_report
 from trainer.evaluation.run_json import evaluate_again, read_results
-from trainer.loop.assembly import make_network
-from trainer.loop.resume import NEWEST, Origin, checkpoint_to_go_on_from, subclass_source
+from trainer.loop.resume import checkpoint_to_go_on_from, subclass_source
 from trainer.loop.trainer import Trainer
 from trainer.planning.plan import plan_run
 from trainer.prediction import load_model
@@ -33,9 +31,11 @@ from trainer.prediction.files import predict_files
 from trainer.prediction.predictor import read_network
 from trainer.prediction.whole_image import whole_image_loader
 from trainer.record import Record
+from trainer.stage_table import STAGES
 from trainer.subclasses.features import features_dir, save_features
 from trainer.subclasses.table import TABLE
-from utils.checkpoint import fingerprint, load_checkpoint, load_weights
+from trainer.trained import best_model, load_network
+from utils.checkpoint import fingerprint
 from utils.config import USRN, Config
 from utils.distributed import barrier, failing_together, is_main, restarts
 from utils.errors import UsageError
@@ -43,8 +43,6 @@ from utils.files import sweep
 from utils.lock import sole_use
 from utils.logger import log, start_log
 from utils.stop import Stopped
-
-WRITE_NOTHING_OF_A_RUN = ("plan", "predict", "export")  # but the log: they may run beside its training
 
 
 @dataclass(frozen=True)
@@ -63,6 +61,8 @@ class Options:
         A format.
     output
         Where prediction and export write; None: to the run's folder.
+    processes
+        Processes that --check_data reads with; None: one per core.
     """
 
     resume: str | None = None
@@ -70,10 +70,11 @@ class Options:
     predict: str | None = None
     export: str | None = None
     output: str | None = None
+    processes: int | None = None
 
 
-def run_stage(stage: str, config: Config, options: Options, device: torch.device) -> None:
-    """Run one stage in this process.
+def run_stage(name: str, config: Config, options: Options, device: torch.device) -> int | None:
+    """Run one stage in this process; its exit code where that is not 0.
 
     Raises
     ------
@@ -82,31 +83,17 @@ def run_stage(stage: str, config: Config, options: Options, device: torch.device
     """
     if options.resume not in (None, "auto") and not Path(options.resume).is_file():
         raise UsageError(f"--resume {options.resume}: there is no such checkpoint.")
+    stage = STAGES[name]
     with ExitStack() as until_the_end:
         with failing_together():
-            if is_main() and stage not in WRITE_NOTHING_OF_A_RUN:
+            if is_main() and stage.holds_run:
                 until_the_end.enter_context(sole_use(config.run_dir))
                 sweep(config.run_dir)
-        _run_stage(stage, config, options, device)
-
-
-def _run_stage(stage: str, config: Config, options: Options, device: torch.device) -> None:
-    planning = stage == "plan"  # writes nothing
-    start_log(None if planning else config.run_dir / "log.txt")
-    if is_main() and not planning:
-        make_ready(config)
-    barrier()
-    stages: dict[str, Callable[[Config, Options, torch.device], None]] = {
-        "train": train,
-        "save_feature": save_feature,
-        "clustering": clustering,
-        "test": test,
-        "summary": summary,
-        "plan": plan,
-        "predict": predict,
-        "export": export,
-    }
-    stages[stage](config, options, device)
+        start_log(config.run_dir / "log.txt" if stage.writes_log else None)
+        if is_main() and name != "plan":  # which writes nothing, not even a data set
+            make_ready(config)
+        barrier()
+        return globals()[name](config, options, device)
 
 
 def train(config: Config, options: Options, device: torch.device) -> None:
@@ -143,7 +130,7 @@ def train(config: Config, options: Options, device: torch.device) -> None:
 def save_feature(config: Config, options: Options, device: torch.device) -> None:
     """Stage 2."""
     _refuse_to_write_elsewhere(config)
-    path = _best_model(config, options.resume)
+    path = best_model(config, options.resume)
     record, source = Record(config, "save_feature"), fingerprint(path)
     if record.is_done(source, features_dir(config), options.force):
         return
@@ -181,7 +168,7 @@ def _refuse_to_write_elsewhere(config: Config) -> None:
 
 def test(config: Config, options: Options, device: torch.device) -> None:
     """Evaluation of a checkpoint: the table, and a palette PNG per validation image."""
-    path = _best_model(config, options.resume)
+    path = best_model(config, options.resume)
     record, source = Record(config, "test"), fingerprint(path)
     results = config.run_dir / "results.json"
     data, network = open_data(config), None
@@ -258,6 +245,13 @@ def _report(config: Config, data: SegmentationData, **more) -> None:
         )
 
 
+def check_data(config: Config, options: Options, device: torch.device) -> int:
+    """Every file of the run read once; 1 where one of them is wrong."""
+    report = check_every_file(config, open_data(config), options.processes)
+    print(report.text())
+    return 1 if report.wrong else 0
+
+
 def plan(config: Config, options: Options, device: torch.device) -> None:
     """What the run will do, before it does it."""
     plan_run(config, open_data(config), device)
@@ -265,7 +259,7 @@ def plan(config: Config, options: Options, device: torch.device) -> None:
 
 def predict(config: Config, options: Options, device: torch.device) -> None:
     """Prediction of any images."""
-    path = _best_model(config, options.resume)
+    path = best_model(config, options.resume)
     output = Path(options.output) if options.output else config.run_dir / "predictions"
     count = predict_files(load_model(path, config, device=device), options.predict, output, path)
     log.info(f"predictions of {count} images; {output}")
@@ -273,48 +267,8 @@ def predict(config: Config, options: Options, device: torch.device) -> None:
 
 def export(config: Config, options: Options, device: torch.device) -> None:
     """The network for other programs."""
-    path = _best_model(config, options.resume)
+    path = best_model(config, options.resume)
     output = Path(options.output) if options.output else config.run_dir / f"model{SUFFIXES[options.export]}"
     network, classes, _ = read_network(path, config)
     export_network(network, classes, options.export, output)
     log.info(f"exported network; {output}")
-
-
-def load_network(config: Config, data: SegmentationData, path: Path, device: torch.device) -> nn.Module:
-    """The network of a configuration with a checkpoint's weights; it says itself how many subclasses it has."""
-    state_dict = load_checkpoint(path)["state_dict"]
-    n_subclasses = None
-    if config.name == USRN:
-        head = state_dict.get("classifier_SubCls.1.weight")
-        if head is None or not head.ndim:
-            raise UsageError(
-                f"{path}: this checkpoint has no subclass branch, as the network of {config.experim_name} (USRN) has. "
-                "Give it the configuration of the baseline that it is of, or name another with --resume."
-            )
-        n_subclasses = len(head)
-    network = make_network(config, len(data.classes), n_subclasses)
-    load_weights(network, state_dict, path)
-    return network.to(device)
-
-
-def _best_model(config: Config, resume: str | None) -> Path:
-    path = Path(resume) if resume and resume != "auto" else config.run_dir / "best_model.pth"
-    if not path.is_file():
-        raise UsageError(
-            f"{path}: there is no such checkpoint. Train the run first (python3 main.py --config "
-            f"configs/{config.experim_name}.json), or name another with --resume."
-        )
-    if not resume and _is_unfinished(config):
-        raise UsageError(
-            f"{config.experim_name}: its training is not finished. Go on with it (python3 main.py --resume auto "
-            f"--config configs/{config.experim_name}.json), or take the best model so far with --resume {path}."
-        )
-    return path
-
-
-def _is_unfinished(config: Config) -> bool:
-    newest = config.run_dir / NEWEST
-    if Record(config, "train").is_there or not newest.is_file():
-        return False
-    state = Origin.read(newest).state
-    return state is not None and not state["finished"]

@@ -9,11 +9,10 @@ import sys
 import tempfile
 import time
 import traceback
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,6 +21,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from utils.errors import UsageError, system_errors
 from utils.files import write_whole
+from utils.meeting import meet
 from utils.stop import STOPPED, Stopped, StopRequest
 
 _POLL = 0.02  # seconds
@@ -80,10 +80,10 @@ def restarts() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
-def launch(function: Callable, args: tuple, processes: int | None, device: str) -> None:
+def launch(function: Callable, args: tuple, processes: int | None, device: str) -> Any:
     """Run ``function(*args, torch_device)`` in ``processes`` processes, or as the rank that torchrun started.
 
-    None is this process alone, whoever started it.
+    None is this process alone, whoever started it; then what ``function`` returns is returned, else None.
 
     A request to stop is passed on to every process. The first process that fails takes the others down, and its
     error comes out here.
@@ -94,8 +94,8 @@ def launch(function: Callable, args: tuple, processes: int | None, device: str) 
         The work was put down on request, in every process.
     """
     if processes is None:
-        function(*args, _device(device, 0))
-    elif under_torchrun():
+        return function(*args, _device(device, 0))
+    if under_torchrun():
         # What a rank fails of is recorded for torchrun, which shows the first failure of all ranks.
         record(_run_under_torchrun)(function, args, int(os.environ["LOCAL_RANK"]), device)
     elif processes == 1:
@@ -106,6 +106,7 @@ def launch(function: Callable, args: tuple, processes: int | None, device: str) 
             probe.bind(("127.0.0.1", 0))
             address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
         _supervise((function, args, processes, address, device), processes)
+    return None
 
 
 def _supervise(args: tuple, processes: int) -> None:
@@ -202,35 +203,6 @@ def _run_under_torchrun(function: Callable, args: tuple, local_rank: int, device
     store, number, processes = next(dist.rendezvous("env://"))
     store = meet(store, number, processes)
     _run(function, args, local_rank, device, {"store": store, "rank": number, "world_size": processes})
-
-
-def meet(store: dist.Store, number: int, processes: int) -> dist.Store:
-    """A part of ``store`` that is these processes' own, whatever earlier ones have left in it.
-
-    torchrun lets the processes that it starts again meet in the store of those that failed, where they would take
-    the addresses of the dead for each other's. The number of its restart may differ between machines.
-
-    Rank 0 answers everybody's call, each of which bears a name of its own, with one name for all, until all have heard.
-    """
-    own = uuid.uuid4().hex
-    if number:
-        store.set(f"call/{number}", own)
-        name = store.get(f"answer/{own}").decode()
-        store.set(f"heard/{name}/{number}", "")
-        return dist.PrefixStore(name, store)
-    waiting, deadline = set(range(1, processes)), time.monotonic() + store.timeout.total_seconds()
-    while waiting:
-        if time.monotonic() > deadline:
-            raise UsageError(
-                f"waited {store.timeout} for rank {', '.join(map(str, sorted(waiting)))} of {processes}: is torchrun "
-                "running on every machine, and is nothing between them?"
-            )
-        for other in waiting:
-            if store.check([f"call/{other}"]):
-                store.set(f"answer/{store.get(f'call/{other}').decode()}", own)
-        time.sleep(_POLL)
-        waiting = {other for other in waiting if not store.check([f"heard/{own}/{other}"])}
-    return dist.PrefixStore(own, store)
 
 
 def _run(function: Callable, args: tuple, local_rank: int, device: str, group: dict) -> None:

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch.distributed import HashStore
 
-from utils.distributed import all_mean, all_sum, choose_device, launch, meet, process_count, rank
+from utils.distributed import all_mean, all_sum, choose_device, launch, process_count, rank
 from utils.distributed import world_size as number_of_processes
 from utils.errors import UsageError
+from utils.meeting import meet
 
 
 def in_each_process(folder, device: torch.device) -> None:

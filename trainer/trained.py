@@ -1,0 +1,61 @@
+"""The trained network of a run: which checkpoint it is in, and the network that a checkpoint holds."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dataloaders import SegmentationData
+from trainer.loop.assembly import make_network
+from trainer.loop.resume import NEWEST, Origin
+from trainer.record import Record
+from utils.checkpoint import load_checkpoint, load_weights
+from utils.config import USRN, Config
+from utils.errors import UsageError
+
+
+def load_network(config: Config, data: SegmentationData, path: Path, device: torch.device) -> nn.Module:
+    """The network of a configuration with a checkpoint's weights; it says itself how many subclasses it has."""
+    state_dict = load_checkpoint(path)["state_dict"]
+    n_subclasses = None
+    if config.name == USRN:
+        head = state_dict.get("classifier_SubCls.1.weight")
+        if head is None or not head.ndim:
+            raise UsageError(
+                f"{path}: this checkpoint has no subclass branch, as the network of {config.experim_name} (USRN) has. "
+                "Give it the configuration of the baseline that it is of, or name another with --resume."
+            )
+        n_subclasses = len(head)
+    network = make_network(config, len(data.classes), n_subclasses)
+    load_weights(network, state_dict, path)
+    return network.to(device)
+
+
+def best_model(config: Config, resume: str | None) -> Path:
+    """The checkpoint that ``resume`` names, or the best one of a run that is done.
+
+    Raises
+    ------
+    UsageError
+        There is none, or the run is not done.
+    """
+    path = Path(resume) if resume and resume != "auto" else config.run_dir / "best_model.pth"
+    if not path.is_file():
+        raise UsageError(
+            f"{path}: there is no such checkpoint. Train the run first (python3 main.py --config "
+            f"configs/{config.experim_name}.json), or name another with --resume."
+        )
+    if not resume and _is_unfinished(config):
+        raise UsageError(
+            f"{config.experim_name}: its training is not finished. Go on with it (python3 main.py --resume auto "
+            f"--config configs/{config.experim_name}.json), or take the best model so far with --resume {path}."
+        )
+    return path
+
+
+def _is_unfinished(config: Config) -> bool:
+    newest = config.run_dir / NEWEST
+    if Record(config, "train").is_there or not newest.is_file():
+        return False
+    state = Origin.read(newest).state
+    return state is not None and not state["finished"]
