@@ -8,11 +8,10 @@ from dataloaders.sets import cityscapes, voc
 from dataloaders.sets.cityscapes import open_cityscapes
 from dataloaders.sets.description import Sample, SegmentationData
 from dataloaders.sets.voc import open_custom, open_voc
-from utils.config import Config
-from utils.errors import UsageError
+from utils.config import BASELINE, Config
 from utils.palette import CITYSCAPES_COLOURS, palette_of, voc_palette
 
-__all__ = ["Sample", "SegmentationData", "make_ready", "open_data", "published_classes"]
+__all__ = ["Sample", "SegmentationData", "make_ready", "open_data", "parts_of_training", "published_classes"]
 
 
 def make_ready(config: Config) -> None:
@@ -29,13 +28,16 @@ def open_data(config: Config) -> SegmentationData:
     Raises
     ------
     UsageError
-        It cannot be opened, or has no validation image.
+        It cannot be opened. What is wrong with its images is said when they are first used.
     """
     openers = {"voc": open_voc, "cityscapes": open_cityscapes, "custom": open_custom, "demo": open_custom}
-    data = openers[config.dataset](config)
-    if not data.validation:
-        raise UsageError(f"data_dir {config.data_dir}: its validation set is empty. Put images with masks into it.")
-    return data
+    return openers[config.dataset](config)
+
+
+def parts_of_training(config: Config) -> tuple[str, ...]:
+    """The parts of its data set that the training of a configuration uses."""
+    unlabelled = () if config.name == BASELINE else ("unlabelled",)
+    return ("labelled", *unlabelled, *(("validation",) if config.trainer.val else ()))
 
 
 def published_classes(config: Config) -> tuple[tuple[str, ...], np.ndarray] | None:

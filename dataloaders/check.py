@@ -4,7 +4,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import cv2
@@ -79,7 +79,7 @@ def check_data(config: Config, data: SegmentationData, workers: int | None = Non
     """Read every image and mask of a run once, on ``workers`` processes (all cores unless given)."""
     splits = {split: getattr(data, split) for split in SPLITS}
     samples = list(dict.fromkeys(sample for split in splits.values() for sample in split))
-    look = partial(_look, replace(data, labelled=(), unlabelled=(), validation=()))  # no lists go to the processes
+    look = partial(_look, data.without_samples())
     found = for_each(look, samples, workers=workers or cores(), label="reading")
     finding_of = dict(zip(samples, found, strict=True))
     findings = {split: [finding_of[sample] for sample in splits[split]] for split in SPLITS}

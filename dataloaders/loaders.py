@@ -8,7 +8,7 @@ is the same on one process and on many.
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -69,7 +69,7 @@ class SameSizeSampler(Sampler[list[int]]):
     Other batches would change the result: the network's global pooling sees the padding.
     """
 
-    def __init__(self, samples: tuple[Sample, ...], batch_size: int, *, rank: int = 0, world_size: int = 1):
+    def __init__(self, samples: Sequence[Sample], batch_size: int, *, rank: int = 0, world_size: int = 1):
         by_size: dict[tuple[int, int], list[int]] = {}
         if batch_size == 1:
             batches = [[index] for index in range(len(samples))]

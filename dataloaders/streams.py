@@ -4,7 +4,7 @@ An item of a training stream follows from the image, the seed, the stream and th
 on at iteration t sees what an unbroken one would have seen.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -31,14 +31,14 @@ class _TrainingStream(Dataset):
 
     def __init__(
         self,
-        samples: tuple[Sample, ...],
+        samples: Sequence[Sample],
         geometry: Geometry,
         *,
         seed: int,
         skip_bad: bool = False,
         cache_bytes: int = 0,
     ):
-        self.samples, self.geometry, self.seed, self.skip_bad = samples, geometry, seed, skip_bad
+        self.samples, self.geometry, self.seed, self.skip_bad = tuple(samples), geometry, seed, skip_bad
         self.cache = SharedCache(len(samples), self.n_masks, cache_bytes)
 
     def __len__(self) -> int:
@@ -103,7 +103,7 @@ class LabelledStream(_TrainingStream):
     ):
         self.n_masks = 1 if subclass_dir is None else 2
         super().__init__(data.labelled, geometry, seed=seed, skip_bad=skip_bad, cache_bytes=cache_bytes)
-        self.data, self.jitter = data, jitter
+        self.data, self.jitter = data.without_samples(), jitter
         self.subclass_dir, self.n_subclasses = subclass_dir, n_subclasses
 
     def _read(self, sample: Sample) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -114,6 +114,9 @@ class LabelledStream(_TrainingStream):
         if self.subclass_dir is None:
             return []
         path = self.subclass_dir / sample.label.name
+        if not path.is_file():  # the original names Cityscapes' after the image
+            by_image = path.with_name(f"{sample.image.stem}.png")
+            path = by_image if by_image.is_file() else path
         subclasses = read_subclass_map(path, self.n_subclasses)
         if subclasses.shape != size:
             raise UsageError(
@@ -148,8 +151,8 @@ class EvaluationStream(Dataset):
     """Items: ``sample``; ``image`` uint8 (3, H', W'), reflect-padded at the right and the bottom to multiples
     of 8; ``target`` int16 (H, W)."""
 
-    def __init__(self, data: SegmentationData, samples: tuple[Sample, ...]):
-        self.data, self.samples = data, samples
+    def __init__(self, data: SegmentationData, samples: Sequence[Sample]):
+        self.data, self.samples = data.without_samples(), tuple(samples)
 
     def __len__(self) -> int:
         return len(self.samples)

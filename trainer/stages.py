@@ -90,7 +90,7 @@ def run_stage(name: str, config: Config, options: Options, device: torch.device)
                 until_the_end.enter_context(sole_use(config.run_dir))
                 sweep(config.run_dir)
         start_log(config.run_dir / "log.txt" if stage.writes_log else None)
-        if is_main() and name != "plan":  # which writes nothing, not even a data set
+        if is_main() and name not in ("plan", "predict", "export"):  # plan writes nothing, the others open no data set
             make_ready(config)
         barrier()
         return globals()[name](config, options, device)

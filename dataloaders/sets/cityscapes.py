@@ -1,8 +1,9 @@
 """Cityscapes, 19 classes (trainIds)."""
 
+from functools import cache
 from pathlib import Path
 
-from dataloaders.sets.description import Sample, SegmentationData, find_root
+from dataloaders.sets.description import LazySamples, Sample, SegmentationData, find_root
 from dataloaders.sets.splits import LISTS_DIR, choose_labelled, read_list, read_or_choose
 from utils.config import Config
 from utils.errors import UsageError
@@ -19,7 +20,10 @@ def open_cityscapes(config: Config) -> SegmentationData:
     """Cityscapes: ``images/train``, ``segmentation/train``, validation from ``leftImg8bit/val``, ``gtFine/val``."""
     root = find_root(config.data_dir, config.dataset)
     lists = LISTS_DIR / f"city_splits{config.datalist}"
-    images = {path.stem.removesuffix(_IMAGE): path for path in _files(root, "images/train", f"*{_IMAGE}.png")}
+
+    @cache
+    def images() -> dict[str, Path]:
+        return {path.stem.removesuffix(_IMAGE): path for path in _files(root, "images/train", f"*{_IMAGE}.png")}
 
     def samples(keys: list[str], *, labels: bool) -> tuple[Sample, ...]:
         found = []
@@ -27,20 +31,21 @@ def open_cityscapes(config: Config) -> SegmentationData:
             mask = root / "segmentation" / "train" / f"{key}{_MASK}.png"
             if labels and not mask.is_file():
                 raise _missing(mask, "this mask")
-            found.append(Sample(images[key].stem, images[key], mask if labels else None))
+            found.append(Sample(images()[key].stem, images()[key], mask if labels else None))
         return tuple(found)
 
+    def validation() -> tuple[Sample, ...]:
+        if (lists / "val.txt").is_file():
+            return read_list(lists / "val.txt", root, labels=True)
+        return tuple(_validation_sample(root, path) for path in _files(root, "leftImg8bit/val", f"*/*{_IMAGE}.png"))
+
     labelled, unlabelled = read_or_choose(
-        lists, root, config, choose=lambda n, seed: choose_labelled(images, n, seed), samples=samples
+        lists, root, config, choose=lambda n, seed: choose_labelled(images(), n, seed), samples=samples
     )
-    if (lists / "val.txt").is_file():
-        validation = read_list(lists / "val.txt", root, labels=True)
-    else:
-        validation = tuple(
-            _validation_sample(root, path) for path in _files(root, "leftImg8bit/val", f"*/*{_IMAGE}.png")
-        )
     palette = palette_of(CITYSCAPES_COLOURS)
-    return SegmentationData(CLASSES, palette, labelled, unlabelled, validation, ignore_index=config.ignore_index)
+    return SegmentationData(
+        CLASSES, palette, labelled, unlabelled, LazySamples(validation), ignore_index=config.ignore_index
+    )
 
 
 def _validation_sample(root: Path, image: Path) -> Sample:

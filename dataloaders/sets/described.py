@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from dataloaders.sets.description import Sample, SegmentationData
+from dataloaders.sets.description import LazySamples, Sample, SegmentationData
 from dataloaders.sets.splits import choose_labelled
 from utils.config import Config
 from utils.errors import UsageError
@@ -69,28 +69,39 @@ def open_described(root: Path, config: Config) -> SegmentationData:
     if len(classes) != len(described.classes):
         raise UsageError(f'key "classes": names {len(classes)} classes, but {path} has {len(described.classes)}.')
 
-    def samples(images: Images, *, labels: bool) -> list[Sample]:
-        return [
+    def samples(images: Images, *, labels: bool) -> tuple[Sample, ...]:
+        found = [
             Sample(id_, folder / image, root / MASKS / f"{id_}.png" if labels else None)
             for id_, image in images.items()
         ]
+        files = [file for sample in found for file in (sample.image, sample.label) if file]
+        missing = [file for file in files if not file.is_file()]
+        if missing:
+            raise UsageError(
+                f"{path}: {len(missing)} of its files are gone, the first is {missing[0]}. Put them back, or run "
+                "--init_data again with --force."
+            )
+        return tuple(found)
 
-    chosen, _ = choose_labelled(described.labelled, config.n_labeled_examples, config.datalist)
-    rest = {id_: image for id_, image in described.labelled.items() if id_ not in set(chosen)}
-    labelled = samples({id_: described.labelled[id_] for id_ in chosen}, labels=True)
-    unlabelled = samples({**described.unlabelled, **rest}, labels=False)
-    validation = samples(described.validation, labels=True)
-    files = [file for sample in (*labelled, *unlabelled, *validation) for file in (sample.image, sample.label) if file]
-    missing = [file for file in files if not file.is_file()]
-    if missing:
-        raise UsageError(
-            f"{path}: {len(missing)} of its files are gone, the first is {missing[0]}. Put them back, or run "
-            "--init_data again with --force."
-        )
-    palette = palette_of(tuple(described.colours))
-    return SegmentationData(
-        classes, palette, tuple(labelled), tuple(unlabelled), tuple(validation), ignore_index=config.ignore_index
-    )
+    def chosen() -> list[str]:
+        return choose_labelled(described.labelled, config.n_labeled_examples, config.datalist)[0]
+
+    def labelled() -> tuple[Sample, ...]:
+        return samples({id_: described.labelled[id_] for id_ in chosen()}, labels=True)
+
+    def unlabelled() -> tuple[Sample, ...]:
+        rest = described.labelled.keys() - set(chosen())
+        others = {id_: image for id_, image in described.labelled.items() if id_ in rest}
+        return samples({**described.unlabelled, **others}, labels=False)
+
+    def validation() -> tuple[Sample, ...]:
+        if not described.validation:
+            raise UsageError(f"{path}: its validation set is empty. Put images with masks into it.")
+        return samples(described.validation, labels=True)
+
+    palette, ignore_index = palette_of(tuple(described.colours)), config.ignore_index
+    parts = map(LazySamples, (labelled, unlabelled, validation))
+    return SegmentationData(classes, palette, *parts, ignore_index=ignore_index)
 
 
 def read_description(path: Path) -> Description:

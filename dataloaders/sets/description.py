@@ -1,7 +1,9 @@
 """What a data set is: classes, colours, and which image and mask belong together."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,27 @@ class Sample:
     label: Path | None = None
 
 
+class LazySamples(Sequence[Sample]):
+    """Samples that are looked up when they are first asked for, so that a stage opens no list and no file that it does
+    not use. What is wrong with them is said then."""
+
+    def __init__(self, look_up: Callable[[], tuple[Sample, ...]]):
+        self._look_up = look_up
+
+    @cached_property
+    def _samples(self) -> tuple[Sample, ...]:
+        return self._look_up()
+
+    def __getitem__(self, at):
+        return self._samples[at]
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._samples == tuple(other)
+
+
 @dataclass(frozen=True)
 class SegmentationData:
     """A data set, opened: everything that the streams need to know of it.
@@ -33,21 +56,22 @@ class SegmentationData:
     palette
         uint8 (256, 3), the RGB colour of every mask value.
     labelled, unlabelled, validation
-        The images of a run. Labelled and validation samples have masks.
+        The images of a run, looked up when they are first used. Labelled and validation samples have masks.
     ignore_index
         The mask value of pixels without a class.
 
     Raises
     ------
     UsageError
-        Two classes have one name, there are not 2 to 255 of them, or outputs of two samples would have one name.
+        Two classes have one name, there are not 2 to 255 of them, or outputs of two samples would have one name (when
+        those are looked up).
     """
 
     classes: tuple[str, ...]
     palette: np.ndarray
-    labelled: tuple[Sample, ...]
-    unlabelled: tuple[Sample, ...]
-    validation: tuple[Sample, ...]
+    labelled: Sequence[Sample]
+    unlabelled: Sequence[Sample]
+    validation: Sequence[Sample]
     ignore_index: int = field(kw_only=True)
 
     def __post_init__(self):
@@ -56,9 +80,16 @@ class SegmentationData:
         for name, count in Counter(self.classes).items():
             if count > 1:
                 raise UsageError(f"{count} classes are called {name!r}; give every class a name of its own.")
-        for samples in (self.labelled, self.validation):
-            _check_names({sample.image: sample.id for sample in samples})
-            _check_names({sample.label: sample.label.name for sample in samples if sample.label is not None})
+        for part in ("labelled", "validation"):
+            object.__setattr__(self, part, _with_names_checked(getattr(self, part)))
+
+    def without_samples(self) -> "SegmentationData":
+        """The description alone, as other processes need it to read masks."""
+        return replace(self, labelled=(), unlabelled=(), validation=())
+
+    def counts(self, parts: Sequence[str]) -> str:
+        """``8 labelled, 5 validation images``."""
+        return ", ".join(f"{len(getattr(self, part)):,} {part}" for part in parts) + " images"
 
     def read_mask(self, path: Path) -> np.ndarray:
         """A class mask of this data set as int16 (H, W), ``IGNORE`` where a pixel has no class.
@@ -91,6 +122,14 @@ class SegmentationData:
                 )
             image = upright
         return image, mask
+
+
+def _with_names_checked(samples: Sequence[Sample]) -> Sequence[Sample]:
+    if isinstance(samples, LazySamples):
+        return LazySamples(lambda: tuple(_with_names_checked(tuple(samples))))
+    _check_names({sample.image: sample.id for sample in samples})
+    _check_names({sample.label: sample.label.name for sample in samples if sample.label is not None})
+    return samples
 
 
 def _check_names(names: dict[Path, str]) -> None:

@@ -2,10 +2,11 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
-from dataloaders.sets.description import Sample, are_missing, read_text
+from dataloaders.sets.description import LazySamples, Sample, are_missing, read_text
 from utils.config import Config
 from utils.errors import UsageError
 
@@ -19,10 +20,7 @@ def read_list(list_file: Path, root: Path, *, labels: bool) -> tuple[Sample, ...
     With ``labels`` false the label path may be missing and is not looked at.
     """
     samples, missing = [], []
-    for number, line in enumerate(read_text(list_file, "this list").splitlines(), start=1):
-        if not line.strip():
-            continue
-        image, label = _split_line(line.strip(), root)
+    for number, (image, label) in _pairs(list_file, root):
         if labels and label is None:
             raise UsageError(f"{list_file}, line {number}: no label path; write <image path> <label path>.")
         missing += [str(path) for path in ((image, label) if labels else (image,)) if not path.is_file()]
@@ -32,6 +30,17 @@ def read_list(list_file: Path, root: Path, *, labels: bool) -> tuple[Sample, ...
     if not samples:
         raise UsageError(f"{list_file}: lists no image.")
     return tuple(samples)
+
+
+def listed_ids(list_file: Path, root: Path) -> set[str]:
+    """The ids in a split list, whether their files are there or not."""
+    return {image.stem for _, (image, _) in _pairs(list_file, root)}
+
+
+def _pairs(list_file: Path, root: Path) -> Iterator[tuple[int, tuple[Path, Path | None]]]:
+    for number, line in enumerate(read_text(list_file, "this list").splitlines(), start=1):
+        if line.strip():
+            yield number, _split_line(line.strip(), root)
 
 
 def _split_line(line: str, root: Path) -> tuple[Path, Path | None]:
@@ -75,15 +84,21 @@ def read_or_choose(
     *,
     choose: Callable[[int, int], tuple[list[str], list[str]]],
     samples: Callable[..., tuple[Sample, ...]],
-) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+) -> tuple[LazySamples, LazySamples]:
     """Labelled and unlabelled samples: from the list files in ``lists`` where they are there, else by seed."""
-    n_labelled = config.n_labeled_examples
-    supervised = lists / f"{n_labelled}_train_supervised.txt"
-    unsupervised = lists / f"{n_labelled}_train_unsupervised.txt"
-    if supervised.is_file() and unsupervised.is_file():
-        return read_list(supervised, root, labels=True), read_list(unsupervised, root, labels=False)
-    if supervised.is_file() or unsupervised.is_file():
-        there, missing = sorted((supervised, unsupervised), key=lambda path: not path.is_file())
-        raise UsageError(f"{missing}: this list is missing while {there.name} is there; both or none are needed.")
-    labelled_ids, unlabelled_ids = choose(n_labelled, config.datalist)
-    return samples(labelled_ids, labels=True), samples(unlabelled_ids, labels=False)
+    files = [lists / f"{config.n_labeled_examples}_train_{kind}.txt" for kind in ("supervised", "unsupervised")]
+
+    @cache
+    def chosen() -> tuple[list[str], list[str]]:
+        return choose(config.n_labeled_examples, config.datalist)
+
+    def look_up(which: int) -> tuple[Sample, ...]:
+        there = [file.is_file() for file in files]
+        if all(there):
+            return read_list(files[which], root, labels=which == 0)
+        if any(there):
+            missing, other = files[there.index(False)], files[there.index(True)]
+            raise UsageError(f"{missing}: this list is missing while {other.name} is there; both or none are needed.")
+        return samples(chosen()[which], labels=which == 0)
+
+    return LazySamples(lambda: look_up(0)), LazySamples(lambda: look_up(1))

@@ -1,5 +1,7 @@
 """PASCAL VOC 2012 with the augmented training set, and every data set in its layout."""
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +9,14 @@ import numpy as np
 from dataloaders.sets.described import DESCRIPTION, open_described
 from dataloaders.sets.description import (
     IMAGE_SUFFIXES,
+    LazySamples,
     Sample,
     SegmentationData,
     are_missing,
     find_root,
     read_class_file,
 )
-from dataloaders.sets.splits import LISTS_DIR, choose_labelled, read_ids, read_list, read_or_choose
+from dataloaders.sets.splits import LISTS_DIR, choose_labelled, listed_ids, read_ids, read_list, read_or_choose
 from utils.config import Config
 from utils.errors import UsageError
 from utils.palette import palette_of, voc_palette
@@ -27,14 +30,12 @@ CLASSES = (
 def open_voc(config: Config) -> SegmentationData:
     """PASCAL VOC: masks of ``SegmentationClassAug``, validation on ``ImageSets/Segmentation/val.txt``."""
     root = find_root(config.data_dir, config.dataset) / "VOCdevkit" / "VOC2012"
-    lists = LISTS_DIR / f"voc_splits{config.datalist}"
-    for folder in ("JPEGImages", "SegmentationClassAug"):
-        if not (root / folder).is_dir():
-            raise UsageError(
-                f'{root / folder}: this folder of PASCAL VOC is missing. README, section "Data", says how to get it; '
-                "`python3 -m dataloaders.prepare voc` makes SegmentationClassAug."
-            )
-    return _open(config, root, lists, "SegmentationClassAug", CLASSES, voc_palette())
+    advice = (
+        'this folder of PASCAL VOC is missing. README, section "Data", says how to get it; '
+        "`python3 -m dataloaders.prepare voc` makes SegmentationClassAug."
+    )
+    tree = _Tree(root, "SegmentationClassAug", advice)
+    return _open(config, tree, LISTS_DIR / f"voc_splits{config.datalist}", CLASSES, voc_palette())
 
 
 def open_custom(config: Config) -> SegmentationData:
@@ -49,56 +50,79 @@ def open_custom(config: Config) -> SegmentationData:
         return open_described(root, config)
     if (root / "VOCdevkit" / "VOC2012").is_dir():
         root = root / "VOCdevkit" / "VOC2012"
-    for folder in ("JPEGImages", "SegmentationClass"):
-        if not (root / folder).is_dir():
-            raise UsageError(f'{root / folder}: this folder is missing. README, section "Data", shows the layout.')
     classes, palette = _read_classes(root / "classes.txt", config.classes)
-    lists = root / "ImageSets" / "Segmentation" / f"splits{config.datalist}"
-    return _open(config, root, lists, "SegmentationClass", classes, palette)
+    tree = _Tree(root, "SegmentationClass", 'this folder is missing. README, section "Data", shows the layout.')
+    return _open(config, tree, tree.id_lists / f"splits{config.datalist}", classes, palette)
 
 
-def _open(
-    config: Config, root: Path, lists: Path, mask_folder: str, classes: tuple[str, ...], palette: np.ndarray
-) -> SegmentationData:
-    files = sorted((root / "JPEGImages").iterdir())  # in order, so that of a.jpg and a.png the same one is taken
-    images = {path.stem: path for path in files if path.suffix.lower() in IMAGE_SUFFIXES}
-    masks = {path.stem: path for path in (root / mask_folder).iterdir() if path.suffix.lower() == ".png"}
-    id_lists = root / "ImageSets" / "Segmentation"
+@dataclass(frozen=True)
+class _Tree:
+    """A folder in VOC's layout. Images and masks are listed, by id, when they are first needed."""
 
-    def samples(ids: list[str], *, labels: bool) -> tuple[Sample, ...]:
-        for kind, folder, there in (("image", "JPEGImages", images), ("mask", mask_folder, masks))[: 1 + labels]:
+    root: Path
+    mask_folder: str
+    advice: str
+
+    @property
+    def id_lists(self) -> Path:
+        return self.root / "ImageSets" / "Segmentation"
+
+    @cached_property
+    def images(self) -> dict[str, Path]:
+        return self._files("JPEGImages", IMAGE_SUFFIXES)
+
+    @cached_property
+    def masks(self) -> dict[str, Path]:
+        return self._files(self.mask_folder, (".png",))
+
+    def _files(self, folder: str, suffixes: tuple[str, ...]) -> dict[str, Path]:
+        if not (self.root / folder).is_dir():
+            raise UsageError(f"{self.root / folder}: {self.advice}")
+        files = sorted((self.root / folder).iterdir())  # in order, so that of a.jpg and a.png the same one is taken
+        return {path.stem: path for path in files if path.suffix.lower() in suffixes}
+
+    def samples(self, ids: list[str], *, labels: bool) -> tuple[Sample, ...]:
+        kinds = [("image", "JPEGImages", self.images)]
+        if labels:
+            kinds.append(("mask", self.mask_folder, self.masks))
+        for kind, folder, there in kinds:
             missing = [id_ for id_ in ids if id_ not in there]
             if missing:
-                raise UsageError(f"{root / folder}: {are_missing(kind, missing)}; {id_lists} names what there must be.")
-        return tuple(Sample(id_, images[id_], masks[id_] if labels else None) for id_ in ids)
+                raise UsageError(
+                    f"{self.root / folder}: {are_missing(kind, missing)}; {self.id_lists} names what there must be."
+                )
+        return tuple(Sample(id_, self.images[id_], self.masks[id_] if labels else None) for id_ in ids)
 
-    if (lists / "val.txt").is_file():
-        validation = read_list(lists / "val.txt", root, labels=True)
-    else:
-        validation = samples(read_ids(id_lists / "val.txt", "the list of validation images"), labels=True)
+    def validation_ids(self) -> list[str]:
+        return read_ids(self.id_lists / "val.txt", "the list of validation images")
 
-    held_out = {sample.id for sample in validation}
-    if mask_folder == "SegmentationClass" and (id_lists / "train.txt").is_file():
-        pool = read_ids(id_lists / "train.txt", "the list of training images")
-    elif mask_folder == "SegmentationClass":
-        pool = sorted(images)
-    else:  # the augmented set is whatever has a mask there
-        pool = sorted(masks)
-    pool = [id_ for id_ in pool if id_ not in held_out]
+    def pool(self) -> list[str]:
+        """The ids that are not held out for validation are chosen from these."""
+        if self.mask_folder != "SegmentationClass":  # the augmented set is whatever has a mask there
+            return sorted(self.masks)
+        if (self.id_lists / "train.txt").is_file():
+            return read_ids(self.id_lists / "train.txt", "the list of training images")
+        return sorted(self.images)
 
-    labelled, unlabelled = read_or_choose(
-        lists,
-        root,
-        config,
-        choose=lambda n, seed: _choose(pool, masks, n, seed),
-        samples=samples,
+
+def _open(config: Config, tree: _Tree, lists: Path, classes: tuple[str, ...], palette: np.ndarray) -> SegmentationData:
+    listed = lists / "val.txt"
+
+    def validation() -> tuple[Sample, ...]:
+        if listed.is_file():
+            return read_list(listed, tree.root, labels=True)
+        return tree.samples(tree.validation_ids(), labels=True)
+
+    def choose(n_labelled: int, seed: int) -> tuple[list[str], list[str]]:
+        held_out = listed_ids(listed, tree.root) if listed.is_file() else set(tree.validation_ids())
+        pool = [id_ for id_ in tree.pool() if id_ not in held_out]
+        labelled, rest = choose_labelled([id_ for id_ in pool if id_ in tree.masks], n_labelled, seed)
+        return labelled, rest + [id_ for id_ in pool if id_ not in tree.masks]
+
+    labelled, unlabelled = read_or_choose(lists, tree.root, config, choose=choose, samples=tree.samples)
+    return SegmentationData(
+        classes, palette, labelled, unlabelled, LazySamples(validation), ignore_index=config.ignore_index
     )
-    return SegmentationData(classes, palette, labelled, unlabelled, validation, ignore_index=config.ignore_index)
-
-
-def _choose(pool: list[str], masks: dict[str, Path], n_labelled: int, seed: int) -> tuple[list[str], list[str]]:
-    labelled, rest = choose_labelled([id_ for id_ in pool if id_ in masks], n_labelled, seed)
-    return labelled, rest + [id_ for id_ in pool if id_ not in masks]
 
 
 def _read_classes(path: Path, names: list[str] | None) -> tuple[tuple[str, ...], np.ndarray]:

@@ -32,6 +32,13 @@ def config_of(root: Path, dataset: str, *, n_labelled: int = 2, **keys) -> Confi
     )
 
 
+def looked_up(data: SegmentationData) -> SegmentationData:
+    """The data set, when all its samples are looked up and checked."""
+    for part in (data.labelled, data.unlabelled, data.validation):
+        len(part)
+    return data
+
+
 def data_of(
     labelled: Sequence[Sample] = (),
     *,

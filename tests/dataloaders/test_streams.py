@@ -140,6 +140,18 @@ def test_subclass_map_goes_the_way_of_the_target(samples, tmp_path):
     assert torch.equal(item["image"], stream[0, 3]["image"])
 
 
+def test_subclass_map_named_after_the_image_is_read_where_none_is_named_after_the_mask(tmp_path):
+    image = write_image(tmp_path / "ulm_0_leftImg8bit.png", 7, (16, 16))
+    label = write_mask(tmp_path / "ulm_0_gtFine_labelTrainIds.png", 1, (16, 16))
+    write_mask(tmp_path / "maps" / image.name, 3, (16, 16))
+    found = []
+    for _ in range(2):
+        stream = labelled_stream((Sample("s", image, label),), PLAIN, subclass_dir=tmp_path / "maps", n_subclasses=6)
+        found.append(stream[0, 0]["subclass"].unique().tolist())
+        write_mask(tmp_path / "maps" / label.name, 5, (16, 16))
+    assert found == [[3], [5]]
+
+
 def test_only_a_stream_with_jitter_draws_colours(samples):
     assert "photometry" not in labelled_stream(samples)[0, 0]
     photometry = labelled_stream(samples, jitter=True)[0, 0]["photometry"]

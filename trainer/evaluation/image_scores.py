@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ class ImageScores:
         int64 (N, 3, C): for every image and class the pixels that are right, in the target, and predicted.
     """
 
-    def __init__(self, samples: tuple[Sample, ...], n_classes: int, device: torch.device):
+    def __init__(self, samples: Sequence[Sample], n_classes: int, device: torch.device):
         self.n_classes = n_classes
         self.position = {sample.id: position for position, sample in enumerate(samples)}
         self.counts = torch.zeros(len(samples), 3, n_classes, dtype=torch.int64, device=device)

@@ -61,8 +61,8 @@ class Board:
         self.history = config.run_dir / "history.jsonl"
         self.writer = None
         # Spread over the list: neighbours are often frames of one film.
-        images = data.validation
-        self.shown = {images[number * len(images) // PICTURES].id for number in range(PICTURES)}
+        images = data.validation if config.trainer.val else ()
+        self.shown = {images[number * len(images) // PICTURES].id for number in range(PICTURES) if images}
         self._pictures: list[tuple[str, Tensor]] = []  # tag, uint8 (3, H, W)
         if not is_main():
             return

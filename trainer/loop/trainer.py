@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from dataloaders import parts_of_training
 from dataloaders.sets.description import SegmentationData
 from models.execution import autocast, choose_precision, compile_forward
 from trainer.evaluation.evaluate import evaluate, percent
@@ -79,7 +80,7 @@ class Trainer:
             subclass_dir=config.subclass_dir if subclasses else None,
             n_subclasses=subclasses.n_subclasses if subclasses else 0,
         )
-        self.validation = whole_image_loader(config, data, data.validation, device)
+        self.validation = whole_image_loader(config, data, data.validation, device) if config.trainer.val else None
         self.board = Board(config, data, self.iteration, self.epochs_done, subclasses)
         self.stop = StopRequest()
 
@@ -283,7 +284,7 @@ class Trainer:
     def _describe(self) -> None:
         schedule, parameters = self.schedule, sum(p.numel() for p in self.network.parameters())
         log.info(
-            f"{self.config.experim_name}: {len(self.data.labelled)} labelled, {len(self.data.unlabelled)} unlabelled, "
-            f"{len(self.data.validation)} validation images; {parameters / 1e6:.1f} M parameters; {schedule.epochs} "
+            f"{self.config.experim_name}: {self.data.counts(parts_of_training(self.config))}; "
+            f"{parameters / 1e6:.1f} M parameters; {schedule.epochs} "
             f"epochs of {schedule.iterations_per_epoch} iterations on {self.device.type}"
         )

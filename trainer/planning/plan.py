@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dataloaders import parts_of_training
 from dataloaders.reading import IGNORE
 from dataloaders.sets.description import SegmentationData
 from trainer.evaluation.evaluate import evaluate
@@ -42,8 +43,7 @@ def plan_run(config: Config, data: SegmentationData, device: torch.device, *, ti
     log.info(f"plan of {config.experim_name} ({config.name}) on {device.type}")
     _line(
         "data",
-        f"{len(data.labelled)} labelled, {len(data.unlabelled)} unlabelled, {len(data.validation)} validation images; "
-        f"{len(data.classes)} classes",
+        f"{data.counts(parts_of_training(config))}; {len(data.classes)} classes",
     )
     validations = schedule.epochs // config.trainer.val_per_epochs
     validations += schedule.epochs % config.trainer.val_per_epochs > 0  # the last epoch is always validated

@@ -67,7 +67,7 @@ class WholeImages:
 
 
 def whole_image_loader(
-    config: Config, data: SegmentationData, samples: tuple[Sample, ...], device: torch.device
+    config: Config, data: SegmentationData, samples: Sequence[Sample], device: torch.device
 ) -> DataLoader:
     """Whole images with their masks: those of ``samples`` that fall to this process, each once over all processes."""
     return evaluation_loader(

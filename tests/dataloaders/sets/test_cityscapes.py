@@ -2,7 +2,7 @@ import pytest
 
 from dataloaders.sets import cityscapes
 from dataloaders.sets.cityscapes import open_cityscapes
-from tests.dataloaders.miniature import config_of, ids, write_lines
+from tests.dataloaders.miniature import config_of, ids, looked_up, write_lines
 from utils.errors import UsageError
 from utils.palette import CITYSCAPES_COLOURS
 
@@ -69,7 +69,7 @@ def test_unlabelled_images_need_no_mask_and_a_labelled_one_without_is_named(root
     assert open_cityscapes(config).unlabelled == data.unlabelled
     data.labelled[1].label.unlink()
     with pytest.raises(UsageError) as error:
-        open_cityscapes(config)
+        looked_up(open_cityscapes(config))
     assert str(error.value).startswith(f"{data.labelled[1].label}: ")
     assert "python3 -m dataloaders.prepare cityscapes" in str(error.value)
 
@@ -91,7 +91,7 @@ def test_lists_of_the_original_are_used_where_they_are(root, lists):
 def test_place_without_images_is_named_with_the_way_to_them(root, folder):
     (root / folder).rename(root / "elsewhere")
     with pytest.raises(UsageError) as error:
-        open_cityscapes(config_of(root, "cityscapes"))
+        looked_up(open_cityscapes(config_of(root, "cityscapes")))
     assert str(error.value).startswith(str(root / folder))
     assert "README" in str(error.value)
 
@@ -100,5 +100,5 @@ def test_validation_image_without_a_mask_is_named(root):
     mask = root / "gtFine/val/lindau" / f"lindau_000000_000019{MASK}"
     mask.unlink()
     with pytest.raises(UsageError) as error:
-        open_cityscapes(config_of(root, "cityscapes"))
+        looked_up(open_cityscapes(config_of(root, "cityscapes")))
     assert str(error.value).startswith(f"{mask}: ")

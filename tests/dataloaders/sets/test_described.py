@@ -5,7 +5,7 @@ import pytest
 
 from dataloaders import open_data
 from dataloaders.sets.described import Description, read_description
-from tests.dataloaders.miniature import config_of, ids, write_image, write_mask
+from tests.dataloaders.miniature import config_of, ids, looked_up, write_image, write_mask
 from utils.errors import UsageError
 
 
@@ -39,7 +39,7 @@ def change(root, **keys):
 
 def refused(root, **keys) -> str:
     with pytest.raises(UsageError) as error:
-        open_data(config_of(root, "custom", **keys))
+        looked_up(open_data(config_of(root, "custom", **keys)))
     return str(error.value)
 
 
@@ -56,7 +56,7 @@ def test_described_data_set_has_its_images_where_they_are_and_its_masks_beside_t
 
 def test_description_without_a_validation_image_is_refused(root):
     change(root, validation={})
-    assert refused(root) == f"data_dir {root}: its validation set is empty. Put images with masks into it."
+    assert refused(root) == f"{root}/dataset.json: its validation set is empty. Put images with masks into it."
 
 
 def test_labelled_images_beyond_their_number_join_the_unlabelled_ones(root):
@@ -82,11 +82,11 @@ def test_images_folder_that_has_moved_is_named_with_the_way_out(root):
 
 
 def test_missing_files_are_counted_and_the_first_is_named(root):
-    (root.parent / "images" / "north" / "e.png").unlink()
+    (root.parent / "images" / "north" / "d.png").unlink()
     (root / "masks" / "d.png").unlink()
     message = refused(root)
     assert "2 of its files are gone" in message
-    assert "e.png" in message
+    assert "d.png" in message
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_missing_files_are_counted_and_the_first_is_named(root):
 def test_mistakes_in_a_description_are_named(root, keys, message):
     change(root, **keys)
     with pytest.raises(UsageError, match=message):
-        open_data(config_of(root, "custom"))
+        looked_up(open_data(config_of(root, "custom")))
 
 
 def test_description_that_is_no_json_is_named(root):

@@ -171,6 +171,7 @@ def test_without_lists_the_choice_is_made_by_the_configurations_number_and_seed(
 @pytest.mark.parametrize(("there", "missing"), [("supervised", "unsupervised"), ("unsupervised", "supervised")])
 def test_one_list_without_the_other_is_refused(root, there, missing):
     write_lines(root / "lists" / f"1_train_{there}.txt", "images/a.jpg masks/a.png")
-    with pytest.raises(UsageError) as error:
-        open_split(root)
+    for part in open_split(root):
+        with pytest.raises(UsageError) as error:
+            len(part)
     assert str(error.value).startswith(f"{root / 'lists' / f'1_train_{missing}.txt'}: this list is missing")

@@ -2,7 +2,7 @@ import pytest
 
 from dataloaders.sets import voc
 from dataloaders.sets.voc import open_custom, open_voc
-from tests.dataloaders.miniature import config_of, ids, write_lines
+from tests.dataloaders.miniature import config_of, ids, looked_up, write_lines
 from utils.errors import UsageError
 from utils.palette import voc_palette
 
@@ -71,14 +71,14 @@ def test_missing_folder_of_voc_is_named_with_the_way_to_it(voc_root, folder):
     path = voc_root / "VOCdevkit" / "VOC2012" / folder
     path.rename(path.with_name("elsewhere"))
     with pytest.raises(UsageError) as error:
-        open_voc(config_of(voc_root, "voc"))
+        looked_up(open_voc(config_of(voc_root, "voc")))
     for part in (str(path), "README", "python3 -m dataloaders.prepare voc"):
         assert part in str(error.value)
 
 
 def test_missing_voc_names_the_data_root(tmp_path):
     with pytest.raises(UsageError, match="nowhere"):
-        open_voc(config_of(tmp_path / "nowhere", "voc"))
+        looked_up(open_voc(config_of(tmp_path / "nowhere", "voc")))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_validation_image_or_mask_that_is_missing_is_named(voc_root, folder, nam
     for path in (voc_root / "VOCdevkit" / "VOC2012" / folder).glob("c.*"):
         path.unlink()
     with pytest.raises(UsageError, match=named):
-        open_voc(config_of(voc_root, "voc"))
+        looked_up(open_voc(config_of(voc_root, "voc")))
 
 
 @pytest.fixture(params=["", "VOCdevkit/VOC2012"])
@@ -135,7 +135,7 @@ def test_custom_lists_lie_with_the_data_set(custom_root):
 
 def test_more_labelled_images_than_have_masks_is_refused(custom_root):
     with pytest.raises(UsageError, match="n_labeled_examples is 4, .* 3 images with masks"):
-        open_custom(config_of(custom_root, "custom", n_labelled=4))
+        looked_up(open_custom(config_of(custom_root, "custom", n_labelled=4)))
 
 
 @pytest.mark.parametrize("gone", ["JPEGImages", "SegmentationClass", "classes.txt", "ImageSets/Segmentation/val.txt"])
@@ -143,14 +143,14 @@ def test_missing_part_of_a_custom_data_set_is_named(custom_root, gone):
     path = layout_of(custom_root) / gone
     path.rename(path.with_name("elsewhere"))
     with pytest.raises(UsageError) as error:
-        open_custom(config_of(custom_root, "custom"))
+        looked_up(open_custom(config_of(custom_root, "custom")))
     assert str(error.value).startswith(f"{path}: ")
 
 
 def test_id_of_train_txt_without_an_image_is_named(custom_root):
     write_lines(layout_of(custom_root) / "ImageSets" / "Segmentation" / "train.txt", "a", "d", "zebra")
     with pytest.raises(UsageError, match="image zebra is missing"):
-        open_custom(config_of(custom_root, "custom"))
+        looked_up(open_custom(config_of(custom_root, "custom")))
 
 
 @pytest.mark.parametrize("name", ["../../outside", "../JPEGImages/a", "/etc/passwd", "."])
@@ -158,7 +158,7 @@ def test_id_that_is_a_path_names_no_image_and_so_no_output(custom_root, name):
     make(layout_of(custom_root).parent, ".", ".jpg", "outside")
     write_lines(layout_of(custom_root) / "ImageSets" / "Segmentation" / "train.txt", "a", "d", name)
     with pytest.raises(UsageError, match=f"the image {name} is missing"):
-        open_custom(config_of(custom_root, "custom"))
+        looked_up(open_custom(config_of(custom_root, "custom")))
 
 
 def test_link_to_itself_is_no_folder_and_no_list(custom_root):
@@ -167,7 +167,7 @@ def test_link_to_itself_is_no_folder_and_no_list(custom_root):
         path.rename(path.with_name("elsewhere"))
         path.symlink_to(path)
         with pytest.raises(UsageError, match=f"{path}: "):
-            open_custom(config_of(custom_root, "custom"))
+            looked_up(open_custom(config_of(custom_root, "custom")))
         path.unlink()
         path.with_name("elsewhere").rename(path)
 
@@ -178,7 +178,7 @@ def test_classes_txt_of_windows_is_read_and_one_in_another_encoding_named(custom
     assert open_custom(config_of(custom_root, "custom")).classes == ("Himmel", "Straße")
     path.write_bytes("Himmel\nStraße\n".encode("latin-1"))
     with pytest.raises(UsageError, match=r"classes\.txt: .* not in UTF-8"):
-        open_custom(config_of(custom_root, "custom"))
+        looked_up(open_custom(config_of(custom_root, "custom")))
 
 
 def test_of_two_images_with_one_id_the_same_is_taken_on_every_machine(custom_root, monkeypatch):
@@ -214,4 +214,37 @@ def test_classes_of_the_configuration_come_first(custom_root):
 def test_empty_classes_txt_is_refused(custom_root):
     write_lines(layout_of(custom_root) / "classes.txt", "")
     with pytest.raises(UsageError, match=r"classes\.txt: names no class"):
-        open_custom(config_of(custom_root, "custom"))
+        looked_up(open_custom(config_of(custom_root, "custom")))
+
+
+def test_validation_by_its_list_needs_no_training_pool_and_no_folder_of_masks_but_its_own(voc_root, lists):
+    devkit = voc_root / "VOCdevkit" / "VOC2012"
+    for folder in ("SegmentationClassAug", "ImageSets"):
+        (devkit / folder).rename(devkit / f"no {folder}")
+    write_lines(lists / "val.txt", "/JPEGImages/c.jpg /SegmentationClass/c.png")
+    data = open_voc(config_of(voc_root, "voc", n_labelled=331))
+    assert [(sample.image, sample.label) for sample in data.validation] == [
+        (devkit / "JPEGImages/c.jpg", devkit / "SegmentationClass/c.png")
+    ]
+    with pytest.raises(UsageError, match="SegmentationClassAug: this folder of PASCAL VOC is missing"):
+        len(data.labelled)
+
+
+def test_labelled_images_by_their_list_need_neither_the_validation_set_nor_the_unlabelled_images(voc_root, lists):
+    devkit = voc_root / "VOCdevkit" / "VOC2012"
+    for name in ("b", "c"):
+        (devkit / "JPEGImages" / f"{name}.jpg").unlink()
+    write_lines(lists / "2_train_supervised.txt", "/JPEGImages/e.jpg /SegmentationClassAug/e.png",
+                "/JPEGImages/a.jpg /SegmentationClassAug/a.png")  # fmt: skip
+    write_lines(lists / "2_train_unsupervised.txt", "/JPEGImages/b.jpg")
+    data = open_voc(config_of(voc_root, "voc"))
+    assert ids(data.labelled) == ["e", "a"]
+    with pytest.raises(UsageError, match=r"b\.jpg is missing"):
+        len(data.unlabelled)
+
+
+def test_images_that_a_list_holds_out_are_no_training_images_even_where_they_are_gone(voc_root, lists):
+    (voc_root / "VOCdevkit" / "VOC2012" / "JPEGImages" / "d.jpg").unlink()
+    write_lines(lists / "val.txt", "/JPEGImages/d.jpg /SegmentationClassAug/d.png")
+    data = open_voc(config_of(voc_root, "voc"))
+    assert sorted(ids(data.labelled) + ids(data.unlabelled)) == ["a", "b", "c", "e"]

@@ -180,7 +180,7 @@ def facts(run: RunFiles, config: Config, data: SegmentationData) -> str:
     """What was run, when and on what."""
     shown = {
         "method": run.name,
-        "data": f"{config.dataset}: {len(data.labelled):,} labelled, {len(data.unlabelled):,} unlabelled, "
+        "data": f"{config.dataset}: {config.n_labeled_examples:,} of {config.num_images_all:,} images are labelled; "
         f"{len(data.validation):,} validation images; {len(data.classes)} classes",
     }
     stages = {"train": "training"} | ({"test": "evaluation"} if run.results else {})
