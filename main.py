@@ -93,19 +93,21 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the stage that the arguments name; the exit code: 0 done, 2 refused, 75 stopped on request."""
     options = parse(arguments)
     # Imported here, because torch takes seconds and --help should not.
+    from utils.console import complain, print_what_it_can
     from utils.errors import UsageError, system_errors
     from utils.stop import STOPPED, Stopped, interruptible
 
+    print_what_it_can()
     try:
         with interruptible(), system_errors():
             return run(options)
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         return 2
     except Stopped:
         return STOPPED
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on, a training with --resume auto", file=sys.stderr)
+        complain("interrupted; the same command goes on, a training with --resume auto")
         return STOPPED
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from utils.console import is_gone, print_what_it_can
 from utils.distributed import is_main
 
 log = logging.getLogger("usrn")
@@ -25,12 +26,24 @@ class _Console(logging.Handler):
         line = self.format(record)
         if colour and stream.isatty() and not os.environ.get("NO_COLOR"):
             line = colour + line + _PLAIN
-        tqdm.write(line, file=stream)
-        stream.flush()
+        try:
+            tqdm.write(line, file=stream)
+            stream.flush()
+        except OSError:
+            is_gone(stream)
+
+
+class _File(logging.FileHandler):
+    """Lines in a file; where it can be written no longer, the console says so once and goes on alone."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        log.removeHandler(self)
+        log.warning(f"{self.baseFilename}: cannot be written ({sys.exc_info()[1]}); the lines go to the console alone")
 
 
 def start_log(path: Path | None) -> None:
     """Send lines to the console and, with a path, to that file. Other ranks than the first stay silent."""
+    print_what_it_can()
     log.handlers.clear()
     log.propagate = False
     log.setLevel(logging.INFO if is_main() else logging.CRITICAL)
@@ -39,7 +52,7 @@ def start_log(path: Path | None) -> None:
     log.addHandler(_Console())
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        to_file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+        to_file = _File(path, encoding="utf-8", errors="backslashreplace")
         to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%Y-%m-%d %H:%M:%S"))
         log.addHandler(to_file)
     logging.captureWarnings(True)

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from utils.files import write_atomically
+
 CITYSCAPES_COLOURS = (
     (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153),
     (153, 153, 153), (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152),
@@ -67,8 +69,14 @@ def _codes(colours: np.ndarray) -> np.ndarray:
     return red << 16 | green << 8 | blue
 
 
-def save_mask(path: Path, mask: np.ndarray, palette: np.ndarray) -> None:
-    """Write an index mask, uint8 (H, W), as a palette PNG."""
+def mask_image(mask: np.ndarray, palette: np.ndarray) -> Image.Image:
+    """An index mask (H, W) as an image with that palette, uint8 (256, 3)."""
     image = Image.fromarray(mask.astype(np.uint8), mode="P")
     image.putpalette(palette.tobytes())
-    image.save(path, optimize=False)
+    return image
+
+
+def save_mask(path: Path, mask: np.ndarray, palette: np.ndarray) -> None:
+    """Write an index mask (H, W) as a palette PNG, whole or not at all."""
+    image = mask_image(mask, palette)
+    write_atomically(path, lambda file: image.save(file, "PNG", optimize=False), flush=False)

@@ -9,7 +9,8 @@ from dataloaders.prepare.cityscapes import prepare_cityscapes
 from dataloaders.prepare.report import Report
 from dataloaders.prepare.splits import import_splits
 from dataloaders.prepare.voc import prepare_voc
-from utils.errors import UsageError
+from utils.console import complain, print_what_it_can
+from utils.errors import UsageError, system_errors
 from utils.parallel import cores
 from utils.stop import STOPPED, interruptible
 
@@ -19,16 +20,15 @@ DONE, INCOMPLETE, REFUSED = 0, 1, 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tool and return its exit code: 0 done, 1 files missing or unreadable, 2 refused, 75 stopped."""
     options = _parser().parse_args(arguments)
+    print_what_it_can()
     try:
-        with interruptible():
+        with interruptible(), system_errors():
             if options.data_set == "splits":
                 print(import_splits(options.source, options.to, options.validation).text())
                 return DONE
             report = _run(options)
     except UsageError as error:
         return _stop(f"error: {error}", REFUSED)
-    except OSError as error:  # a folder that may not be read, a file system that went away
-        return _stop(f"error: {error.filename or 'file system'}: {error.strerror or error}", REFUSED)
     except KeyboardInterrupt:
         return _stop("stopped; the same command goes on from here", STOPPED)
     print(report.text())
@@ -116,7 +116,7 @@ def _positive(text: str) -> int:
 
 
 def _stop(message: str, code: int) -> int:
-    print(message, file=sys.stderr)
+    complain(message)
     return code
 
 

@@ -1,4 +1,5 @@
 import io
+import os
 import sys
 
 import pytest
@@ -41,3 +42,33 @@ def test_pipes_and_no_color_get_plain_lines(monkeypatch, tmp_path):
     assert say(monkeypatch, tmp_path / "log.txt", io.StringIO())[0].splitlines() == ["plain", "better", "careful"]
     monkeypatch.setenv("NO_COLOR", "1")
     assert say(monkeypatch, tmp_path / "log.txt", Terminal())[0].splitlines() == ["plain", "better", "careful"]
+
+
+def test_console_shows_what_its_encoding_lacks_in_another_way(monkeypatch):
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
+    start_log(None)
+    log.info("Bäume 木")
+    assert shown.getvalue() == b"B\\xe4ume \\u6728\n"
+
+
+def test_work_goes_on_where_the_console_is_gone(monkeypatch, tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        start_log(tmp_path / "log.txt")
+        for number in range(3):
+            log.info(f"line {number}")
+    assert len((tmp_path / "log.txt").read_text().splitlines()) == 3
+
+
+def test_log_file_that_cannot_be_written_is_named_once(monkeypatch, tmp_path, capsys):
+    start_log(tmp_path / "log.txt")
+    monkeypatch.setattr(log.handlers[1], "stream", io.TextIOWrapper(io.FileIO("/dev/full", "w"), write_through=True))
+    for number in range(3):
+        log.info(f"line {number}")
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == ["line 0", "line 1", "line 2"]
+    assert printed.err.count("\n") == 1
+    assert "log.txt: cannot be written ([Errno 28] No space left on device)" in printed.err

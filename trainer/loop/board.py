@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from trainer.evaluation.run_json import read_history
 from trainer.subclasses.table import SubclassTable
 from utils.config import Config, flat_settings
 from utils.distributed import is_main
+from utils.errors import system_errors
 from utils.files import write_whole
 from utils.metrics import Scores
 from utils.schedule import Schedule
@@ -59,6 +61,7 @@ class Board:
         self.classes, self.palette, self.subclasses = data.classes, data.palette, subclasses
         self.settings = flat_settings(config)
         self.history = config.run_dir / "history.jsonl"
+        self.curves = Path(config.trainer.log_dir) / config.experim_name / "tensorboard"
         self.writer = None
         # Spread over the list: neighbours are often frames of one film.
         images = data.validation if config.trainer.val else ()
@@ -70,8 +73,9 @@ class Board:
         if config.trainer.tensorboardX:
             from torch.utils.tensorboard import SummaryWriter  # slow to import: only where it writes
 
-            folder = Path(config.trainer.log_dir) / config.experim_name / "tensorboard"
-            self.writer = SummaryWriter(str(folder), purge_step=iteration + 1)
+            threading.excepthook = _leave_to_the_caller
+            with system_errors(self.curves):
+                self.writer = SummaryWriter(str(self.curves), purge_step=iteration + 1)
 
     def _truncate_history(self, iteration: int, epochs_done: int) -> None:
         kept = [
@@ -89,10 +93,11 @@ class Board:
         self._write_history({"iteration": iteration, **values, "lr": rates})
         if self.writer is None:
             return
-        for name, value in values.items():
-            self.writer.add_scalar(TAGS.get(name, f"loss/{name}"), value, iteration)
-        for name, value in rates.items():
-            self.writer.add_scalar(f"learning rate/{name}", value, iteration)
+        with system_errors(self.curves):
+            for name, value in values.items():
+                self.writer.add_scalar(TAGS.get(name, f"loss/{name}"), value, iteration)
+            for name, value in rates.items():
+                self.writer.add_scalar(f"learning rate/{name}", value, iteration)
 
     def validation(
         self,
@@ -113,15 +118,16 @@ class Board:
         self._write_history(entry | shares)
         if self.writer is None:
             return
-        self.writer.add_scalar("mIoU/val", result.mean_iou, iteration)
-        self.writer.add_scalar("mIoU/train", train.mean_iou, iteration)
-        self._by_class("val IoU of classes", result.iou.tolist(), iteration)
-        for name, values in shares.items():
-            self._by_class(SHARE_GROUPS[name], values, iteration)
-        for tag, picture in self._pictures:
-            self.writer.add_image(tag, picture, iteration)
-        self._pictures.clear()
-        self.writer.flush()
+        with system_errors(self.curves):
+            self.writer.add_scalar("mIoU/val", result.mean_iou, iteration)
+            self.writer.add_scalar("mIoU/train", train.mean_iou, iteration)
+            self._by_class("val IoU of classes", result.iou.tolist(), iteration)
+            for name, values in shares.items():
+                self._by_class(SHARE_GROUPS[name], values, iteration)
+            for tag, picture in self._pictures:
+                self.writer.add_image(tag, picture, iteration)
+            self._pictures.clear()
+            self.writer.flush()
 
     def _by_class(self, group: str, values: list[float], iteration: int) -> None:
         for name, value in zip(self.classes, values, strict=True):
@@ -159,10 +165,11 @@ class Board:
     def flush(self) -> None:
         """Bring to disk what the checkpoint that is about to be written will take for granted."""
         if self.history.is_file() and is_main():
-            with open(self.history, "a") as file:
+            with system_errors(self.history), open(self.history, "a") as file:
                 os.fsync(file.fileno())
         if self.writer is not None:
-            self.writer.flush()
+            with system_errors(self.curves):
+                self.writer.flush()
 
     def close(self, best: float | None) -> None:
         """End the run with its settings and best mean IoU, where it has one, in TensorBoard's table of settings."""
@@ -171,16 +178,23 @@ class Board:
                 key: value if isinstance(value, bool | int | float | str) else json.dumps(value)
                 for key, value in self.settings.items()
             }
-            self.writer.add_hparams(plain, {} if best is None else {"mIoU/best val": best}, run_name=".")
-            self.writer.close()
+            with system_errors(self.curves):
+                self.writer.add_hparams(plain, {} if best is None else {"mIoU/best val": best}, run_name=".")
+                self.writer.close()
 
     def _write_history(self, entry: dict) -> None:
-        with open(self.history, "a") as file:
+        with system_errors(self.history), open(self.history, "a") as file:
             file.write(json.dumps(entry) + "\n")
 
     def _colours(self, mask: Tensor) -> Tensor:
         """A mask (H, W) in the data set's colours, uint8 (3, H, W)."""
         return torch.from_numpy(self.palette[np.asarray(mask.cpu().to(torch.uint8))]).permute(2, 0, 1)
+
+
+def _leave_to_the_caller(failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread keeps its error for the next call, which says it as one message."""
+    if type(failure.thread).__name__ != "_AsyncWriterThread":
+        threading.__excepthook__(failure)
 
 
 def _side_by_side(pictures: list[Tensor]) -> Tensor:

@@ -3,6 +3,8 @@
 import json
 import os
 from collections import Counter
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -12,11 +14,12 @@ from PIL import Image
 
 from dataloaders.sets.voc import IMAGE_SUFFIXES
 from trainer.prediction.predictor import Predictor, as_rgb
-from utils.distributed import barrier, gather, is_main, rank, world_size
+from utils.distributed import failing_together, gather, is_main, rank, world_size
 from utils.errors import NotFiniteError, UsageError
-from utils.files import write_whole
+from utils.files import sweep, write_atomically, write_whole
+from utils.lock import LOCK, sole_use
 from utils.logger import progress
-from utils.palette import save_mask
+from utils.palette import mask_image
 
 MARK = "predictions.json"
 OVERLAY = 0.5  # the part of an overlay that is the classes' colours
@@ -42,28 +45,46 @@ def predict_files(predictor: Predictor, source: str, output: Path, checkpoint: P
         There is nothing to predict, or the output folder is somebody else's. After all others are done: images that
         could not be predicted.
     """
-    if output.exists() and not (output / MARK).is_file() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(f"--output {output}: holds something else than predictions. Name a new or an empty folder.")
     images = find_images(source, output)
-    names = output_names(images)
-    barrier()  # nobody writes before everybody has looked
-    if is_main():
-        _write_mark(output / MARK, predictor, checkpoint)
-    failures = []
+    with ExitStack() as until_the_end:
+        with failing_together():
+            if is_main():
+                _check_output(output)
+                until_the_end.enter_context(sole_use(output))
+                sweep(output)
+                _write_mark(output / MARK, predictor, checkpoint)
+        _predict_all(predictor, images, output)
+    return len(images)
+
+
+def _check_output(output: Path) -> None:
+    ours = {MARK, LOCK}
+    if output.exists() and (
+        not output.is_dir() or not ours & {path.name for path in output.iterdir()} and any(output.iterdir())
+    ):
+        raise UsageError(f"--output {output}: holds something else than predictions. Name a new or an empty folder.")
+
+
+def _predict_all(predictor: Predictor, images: list[Path], output: Path) -> None:
+    names, failures = output_names(images), []
     for image, name in progress(list(zip(images, names, strict=True))[rank() :: world_size()], desc="prediction"):
         try:
-            _predict_file(predictor, image, output, name)
+            pictures = _predict_image(predictor, image)
         except NotFiniteError as error:
             failures.append(f"{image}: {error}")
         except UsageError as error:
             failures.append(str(error))
         except torch.OutOfMemoryError:
             failures.append(f"{image}: is too large for the GPU's memory; set predict.window to 1024, or to less.")
+        else:
+            for folder, picture in pictures.items():
+                path = output / folder / f"{name}.png"
+                # Level 6 takes several times longer for a tenth less.
+                write_atomically(path, partial(picture.save, format="PNG", compress_level=1), flush=False)
     failures = [failure for of_rank in gather(failures) for failure in of_rank]
     if failures:
         listed = "\n  ".join(failures)
         raise UsageError(f"{len(failures)} of {len(images)} images are left out, the others are done:\n  {listed}")
-    return len(images)
 
 
 def find_images(source: str, output: Path) -> list[Path]:
@@ -105,23 +126,16 @@ def output_names(images: list[Path]) -> list[str]:
     return [stem if taken[stem.casefold()] == 1 else name for stem, name in zip(stems, full, strict=True)]
 
 
-def _predict_file(predictor: Predictor, image_path: Path, output: Path, name: str) -> None:
-    image = as_rgb(image_path)
+def _predict_image(predictor: Predictor, path: Path) -> dict[str, Image.Image]:
+    """What is written of an image, by the folder that it goes to."""
+    image, pictures = as_rgb(path), {}
     if predictor.settings.confidence:
         labels, confidence = predictor.predict_with_confidence(image)
-        _save(output / "confidence" / f"{name}.png", np.round(255 * confidence).astype(np.uint8))
+        pictures["confidence"] = Image.fromarray(np.round(255 * confidence).astype(np.uint8))
     else:
         labels = predictor.predict(image)
-    mask = output / "masks" / f"{name}.png"
-    mask.parent.mkdir(parents=True, exist_ok=True)
-    save_mask(mask, labels, predictor.palette)
     overlay = cv2.addWeighted(image, 1 - OVERLAY, predictor.palette[labels], OVERLAY, 0)
-    _save(output / "overlays" / f"{name}.png", overlay)
-
-
-def _save(path: Path, picture: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path, compress_level=1)  # level 6 takes several times longer for a tenth less
+    return pictures | {"masks": mask_image(labels, predictor.palette), "overlays": Image.fromarray(overlay)}
 
 
 def _write_mark(path: Path, predictor: Predictor, checkpoint: Path) -> None:
