@@ -3,6 +3,7 @@
 import argparse
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from trainer.stage_table import STAGES
@@ -132,6 +133,7 @@ def run(options: argparse.Namespace) -> int:
         )
         return 0
 
+    from utils.config import flat_settings
     from utils.config_file import load_config
 
     if options.clustering_algorithm:
@@ -150,7 +152,8 @@ def run(options: argparse.Namespace) -> int:
         output=options.output,
         processes=options.processes,
     )
-    return launch(run_stage, (stage.name, config, stage_options), processes, device) or 0
+    command = {"stage": stage.name, **flat_settings(config), **asdict(stage_options)}
+    return launch(run_stage, (stage.name, config, stage_options), processes, device, command) or 0
 
 
 def init(options: argparse.Namespace) -> None:

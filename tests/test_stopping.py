@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,9 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import main as command_line
 from tests.conftest import ROOT, write_tiny_configs
 from utils.distributed import barrier, launch, rank
 from utils.errors import UsageError
+from utils.stop import StopRequest, interruptible
 
 LONG = ("--set", "trainer.epochs=5000", "--set", "trainer.early_stop=5000", "--set", "trainer.log_per_iter=1")
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -24,11 +27,12 @@ def baseline(demo_set, tmp_path):
     return write_tiny_configs(demo_set, tmp_path, num_workers=1)[0]
 
 
-def start(*command) -> subprocess.Popen:
+def start(*command, **environment: str) -> subprocess.Popen:
     """A command in a process group of its own."""
     return subprocess.Popen(
         [sys.executable, *map(str, command)],
-        cwd=ROOT, env=ONE_THREAD, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        cwd=ROOT, env=ONE_THREAD | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
     )  # fmt: skip
 
 
@@ -121,3 +125,83 @@ def test_torchrun_starts_a_killed_rank_again_and_the_run_goes_on(baseline, tmp_p
     assert "going on at iteration" in out
     assert iterations(run_dir / "history.jsonl") == 60
     wait_for(lambda: is_gone(run.pid), 10)
+
+
+def start_ranks(*commands) -> list[subprocess.Popen]:
+    """Ranks of one group as a cluster's scheduler starts them, each with its own command line."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    group["WORLD_SIZE"] = str(len(commands))
+    return [
+        start("main.py", "--device", "cpu", *command, **group, RANK=str(number), LOCAL_RANK=str(number))
+        for number, command in enumerate(commands)
+    ]
+
+
+def test_ranks_of_different_commands_are_refused_before_they_wait_for_each_other(baseline):
+    for run in start_ranks(["--config", baseline], ["--config", baseline, "--set", "trainer.epochs=4"]):
+        _, err = run.communicate(timeout=60)
+        assert run.returncode == 2
+        assert "rank 1 was started by another command or configuration than rank 0; it differs in trainer." in err
+        assert "Traceback" not in err
+
+
+def test_ranks_of_a_scheduler_that_asks_one_to_stop_all_end_with_75(baseline, tmp_path):
+    command = ["--config", baseline, *LONG]
+    ranks = start_ranks(command, command)
+    wait_for(lambda: iterations(tmp_path / "saved" / "tiny_baseline" / "history.jsonl") >= 3)
+    ranks[1].terminate()
+    assert [run.communicate(timeout=60) and run.returncode for run in ranks] == [75, 75]
+
+
+@pytest.fixture
+def handlers():
+    """The handlers of signals, put back at the end."""
+    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
+    yield numbers
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_request_to_stop_ends_any_other_stage_at_once_and_says_how_to_go_on(
+    tiny_configs, monkeypatch, capsys, handlers, name
+):
+    def work(*_) -> None:
+        os.kill(os.getpid(), signal.Signals[name])
+        time.sleep(10)
+
+    monkeypatch.setattr("trainer.stages.summary", work)
+    started = time.monotonic()
+    assert command_line.main(["-c", str(tiny_configs[0]), "--summary"]) == 75
+    assert time.monotonic() - started < 10
+    assert "interrupted; the same command goes on" in capsys.readouterr().err
+    assert {signal.getsignal(number) for number in handlers} == {signal.SIG_IGN}  # what follows is not heard any more
+
+
+def test_hang_up_that_nohup_ignores_is_not_heard(handlers):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with interruptible(), StopRequest() as request:
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert not request.asked
+
+
+def test_closed_terminal_saves(baseline, tmp_path):
+    run_dir = tmp_path / "saved" / "tiny_baseline"
+    terminal, its_end = os.openpty()
+    command = [sys.executable, "main.py", "--config", str(baseline), *LONG]
+    run = subprocess.Popen(
+        ["setsid", "--ctty", "--wait", *command],
+        cwd=ROOT,
+        env=ONE_THREAD,
+        stdin=its_end,
+        stdout=its_end,
+        stderr=its_end,
+    )
+    os.close(its_end)
+    wait_for(lambda: iterations(run_dir / "history.jsonl") >= 3)
+    os.close(terminal)
+    assert run.wait(60) == 75
+    assert (run_dir / "checkpoint.pth").is_file()

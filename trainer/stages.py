@@ -9,6 +9,7 @@ import torch
 from dataloaders import SegmentationData, make_ready, open_data
 from dataloaders.check import check_data as check_every_file
 from dataloaders.check import refuse_void_masks
+from trainer.alike import refuse_other_data
 from trainer.evaluation.comparison import save_comparison
 from trainer.evaluation.evaluate import (
     PREDICTIONS,
@@ -106,6 +107,8 @@ def train(config: Config, options: Options, device: torch.device) -> None:
     if config.name == USRN and config.baseline_dir.name.removesuffix("_baseline") != own:
         log.warning(f"label_subcls: {config.subclass_dir} holds the subclass maps of another run than {own}")
     data = open_data(config)
+    unlabelled, validation = ["unlabelled"] * (config.name == USRN), ["validation"] * config.trainer.val
+    refuse_other_data(data, ["labelled", *unlabelled, *validation])
     refuse_void_masks(data, "labelled")
     if config.trainer.val:
         refuse_void_masks(data, "validation")
@@ -135,6 +138,7 @@ def save_feature(config: Config, options: Options, device: torch.device) -> None
     if record.is_done(source, features_dir(config), options.force):
         return
     data = open_data(config)
+    refuse_other_data(data, ["labelled"])
     network = load_network(config, data, path, device)
     record.undo()
     count = save_features(config, data, network, device)
@@ -152,6 +156,7 @@ def clustering(config: Config, options: Options, device: torch.device) -> None:
     if record.is_done(source, config.subclass_dir / TABLE, options.force):
         return
     data = open_data(config)
+    refuse_other_data(data, ["labelled"])
     record.undo()
     table = make_subclasses(config, data, device, checkpoint=source)
     record.done(source)
@@ -173,6 +178,7 @@ def test(config: Config, options: Options, device: torch.device) -> None:
     results = config.run_dir / "results.json"
     data, network = open_data(config), None
     if not record.is_done(source, results, options.force):
+        refuse_other_data(data, ["validation"])
         refuse_void_masks(data, "validation")
         network = load_network(config, data, path, device)
         record.undo()

@@ -21,7 +21,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from utils.errors import UsageError, system_errors
 from utils.files import write_whole
-from utils.meeting import meet
+from utils.meeting import agree, meet
 from utils.stop import STOPPED, Stopped, StopRequest
 
 _POLL = 0.02  # seconds
@@ -80,7 +80,9 @@ def restarts() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
-def launch(function: Callable, args: tuple, processes: int | None, device: str) -> Any:
+def launch(
+    function: Callable, args: tuple, processes: int | None, device: str, command: dict[str, Any] | None = None
+) -> Any:
     """Run ``function(*args, torch_device)`` in ``processes`` processes, or as the rank that torchrun started.
 
     None is this process alone, whoever started it; then what ``function`` returns is returned, else None.
@@ -88,16 +90,23 @@ def launch(function: Callable, args: tuple, processes: int | None, device: str) 
     A request to stop is passed on to every process. The first process that fails takes the others down, and its
     error comes out here.
 
+    Parameters
+    ----------
+    command
+        What all ranks have to agree about, by name: torchrun may have started them by several command lines.
+
     Raises
     ------
     Stopped
         The work was put down on request, in every process.
+    UsageError
+        The ranks do not agree.
     """
     if processes is None:
         return function(*args, _device(device, 0))
     if under_torchrun():
         # What a rank fails of is recorded for torchrun, which shows the first failure of all ranks.
-        record(_run_under_torchrun)(function, args, int(os.environ["LOCAL_RANK"]), device)
+        record(_run_under_torchrun)(function, args, int(os.environ["LOCAL_RANK"]), device, command or {})
     elif processes == 1:
         function(*args, _device(device, 0))
     else:
@@ -199,9 +208,10 @@ def _enter(
         sys.exit(1)
 
 
-def _run_under_torchrun(function: Callable, args: tuple, local_rank: int, device: str) -> None:
+def _run_under_torchrun(function: Callable, args: tuple, local_rank: int, device: str, command: dict) -> None:
     store, number, processes = next(dist.rendezvous("env://"))
     store = meet(store, number, processes)
+    agree(store, number, processes, {"--device": device, **command})
     _run(function, args, local_rank, device, {"store": store, "rank": number, "world_size": processes})
 
 

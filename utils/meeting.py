@@ -1,7 +1,9 @@
 """How the processes that torchrun starts find each other."""
 
+import json
 import time
 import uuid
+from typing import Any
 
 import torch.distributed as dist
 
@@ -41,3 +43,26 @@ def meet(store: dist.Store, number: int, processes: int) -> dist.Store:
         time.sleep(_POLL)
         waiting = {other for other in waiting if not store.check([f"heard/{own}/{other}"])}
     return dist.PrefixStore(own, store)
+
+
+def agree(store: dist.Store, number: int, processes: int, command: dict[str, Any]) -> None:
+    """Refuse, in every rank, to begin where their commands differ: they would wait for each other for ever, or mix.
+
+    Through the store, since ranks that differ may not even make one group.
+    """
+    store.set(f"command/{number}", json.dumps(command, sort_keys=True, default=str))
+    first, *others = (json.loads(store.get(f"command/{rank}")) for rank in range(processes))
+    store.set(f"read/{number}", "")
+    if number == 0:  # whose end may be the store's
+        store.wait([f"read/{rank}" for rank in range(processes)])
+    for rank, found in enumerate(others, 1):
+        differing = [
+            f"{name}: {first.get(name)} → {found.get(name)}"
+            for name in sorted(first.keys() | found.keys())
+            if first.get(name) != found.get(name)
+        ]
+        if differing:
+            raise UsageError(
+                f"rank {rank} was started by another command or configuration than rank 0; it differs in "
+                f"{'; '.join(differing[:5])}. Start all by the same one."
+            )
