@@ -85,6 +85,7 @@ class Record:
             "torch": torch.__version__,
             "device": torch.cuda.get_device_name() if torch.cuda.is_initialized() else "CPU",
             "processes": world_size(),
+            "arguments": self.config.arguments,
             "peak_memory_gb": _peak_memory_gb(),
             "commit": commit(),
             **more,

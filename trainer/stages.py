@@ -37,6 +37,7 @@ from trainer.subclasses.features import features_dir, save_features
 from trainer.subclasses.table import TABLE
 from trainer.trained import best_model, load_network
 from utils.checkpoint import fingerprint
+from utils.commands import command
 from utils.config import USRN, Config
 from utils.distributed import barrier, failing_together, is_main, restarts
 from utils.errors import UsageError
@@ -216,8 +217,8 @@ def summary(config: Config, options: Options, device: torch.device) -> None:
     for run_dir in runs.values():
         if not (run_dir / "results.json").is_file():
             raise UsageError(
-                f"{run_dir / 'results.json'}: is missing. Evaluate that run first: python3 main.py --test True "
-                f"--resume {run_dir}/best_model.pth --config configs/{run_dir.name}.json"
+                f"{run_dir / 'results.json'}: is missing. Evaluate that run first: "
+                + command("--test True", run_dir, config)
             )
     data = open_data(config)
     picture = config.run_dir / "comparison.png"

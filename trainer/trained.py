@@ -10,6 +10,7 @@ from trainer.loop.assembly import make_network
 from trainer.loop.resume import NEWEST, Origin
 from trainer.record import Record
 from utils.checkpoint import load_checkpoint, load_weights
+from utils.commands import command
 from utils.config import USRN, Config
 from utils.errors import UsageError
 
@@ -42,13 +43,13 @@ def best_model(config: Config, resume: str | None) -> Path:
     path = Path(resume) if resume and resume != "auto" else config.run_dir / "best_model.pth"
     if not path.is_file():
         raise UsageError(
-            f"{path}: there is no such checkpoint. Train the run first (python3 main.py --config "
-            f"configs/{config.experim_name}.json), or name another with --resume."
+            f"{path}: there is no such checkpoint. Train the run first "
+            f"(python3 main.py {config.arguments}), or name another with --resume."
         )
     if not resume and _is_unfinished(config):
         raise UsageError(
-            f"{config.experim_name}: its training is not finished. Go on with it (python3 main.py --resume auto "
-            f"--config configs/{config.experim_name}.json), or take the best model so far with --resume {path}."
+            f"{config.experim_name}: its training is not finished. Go on with it "
+            f"({command('--resume auto', config.run_dir, config)}), or take the best model so far with --resume {path}."
         )
     return path
 

@@ -5,15 +5,25 @@ in ``obsolete`` of their section and are accepted without a word; any other unkn
 """
 
 import os
+import shlex
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PrivateAttr, field_validator, model_validator
 
 Monitor = Literal["max Mean_IoU"]
 BASELINE, USRN = "Baseline", "USRN"
 Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
 """A name or path: no control characters, nothing that is no Unicode. A folder may have any other."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a configuration is from; no part of what it says."""
+
+    file: Path | None = field(default=None, compare=False)
+    overrides: tuple[str, ...] = field(default=(), compare=False)
 
 
 class Section(BaseModel):
@@ -173,6 +183,8 @@ class Config(Section):
     trainer: TrainerConfig
     predict: PredictConfig = PredictConfig()
 
+    _origin: Origin = PrivateAttr(Origin())
+
     @field_validator("experim_name")
     @classmethod
     def _one_folder_name(cls, value: str) -> str:
@@ -187,6 +199,17 @@ class Config(Section):
         if any(isinstance(count, int | float) and not 0 < count <= 1e6 for count in counts):
             raise ValueError("counts and factors must be above 0 and at most a million")
         return value
+
+    @property
+    def file(self) -> Path | None:
+        """The file that the configuration is from; None for one that is made by code."""
+        return self._origin.file
+
+    @property
+    def arguments(self) -> str:
+        """The command line's arguments that give this configuration again, for the commands that messages advise."""
+        overrides = "".join(f" --set {shlex.quote(override)}" for override in self._origin.overrides)
+        return f"--config {shlex.quote(str(self.file or f'configs/{self.experim_name}.json'))}{overrides}"
 
     @property
     def run_dir(self) -> Path:

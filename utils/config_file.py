@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from utils.config import Config
+from utils.config import Config, Origin
 from utils.errors import UsageError
 from utils.inputs import read_plain
 
@@ -41,11 +41,13 @@ def load_config(path: str | Path, overrides: list[str] = ()) -> Config:
         values = _read_with_bases(path, (), {})
         for override in overrides:
             _apply_override(values, override)
-        return Config.model_validate(values)
+        config = Config.model_validate(values)
     except ValidationError as error:
         raise UsageError(_describe(error, path)) from None
     except RecursionError:
         raise UsageError(f"{path}: the configuration is nested too deep.") from None
+    config._origin = Origin(path, tuple(overrides))
+    return config
 
 
 def _read_with_bases(path: Path, parents: tuple[Path, ...], known: dict[Path, dict[str, Any]]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, ConfigDict, TypeAdapter
 from typing_extensions import NotRequired, TypedDict  # pydantic asks for these below Python 3.12
 
+from utils.commands import command
 from utils.errors import UsageError
 from utils.inputs import parse_json, read_json, read_plain
 
@@ -94,7 +95,7 @@ def read_results(path: Path) -> Results:
 
 def evaluate_again(run_dir: Path) -> str:
     """What to do where a file that ``--test`` writes is missing or damaged."""
-    return f"Evaluate that run again: python3 main.py --test True --force --config configs/{run_dir.name}.json"
+    return f"Evaluate that run again: {command('--test True --force', run_dir)}"
 
 
 def read_history(path: Path) -> list[Entry]:

@@ -1,5 +1,6 @@
 """Stage 2: the pixel features of the labelled images (docs/method.md section 7)."""
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import nn
 from dataloaders.photometry import to_unit
 from dataloaders.sets.description import SegmentationData
 from trainer.prediction.whole_image import prepare, whole_image_loader
+from utils.commands import command
 from utils.config import Config
 from utils.distributed import barrier
 from utils.errors import NotFiniteError
@@ -55,4 +57,4 @@ def features_dir(config: Config) -> Path:
 def features_command(config: Config) -> str:
     """The command of stage 2, for messages."""
     run_dir = config.baseline_dir
-    return f"python3 main.py --save_feature True --resume {run_dir}/best_model.pth --config configs/{run_dir.name}.json"
+    return command(f"--save_feature True --resume {shlex.quote(str(run_dir / 'best_model.pth'))}", run_dir, config)

@@ -7,6 +7,7 @@ import torch
 
 from dataloaders.sets.description import SegmentationData
 from trainer.subclasses.counts import paper_counts
+from utils.commands import command
 from utils.config import Config
 from utils.errors import UsageError
 
@@ -83,6 +84,6 @@ def read_subclass_table(config: Config, data: SegmentationData) -> SubclassTable
     if counts is not None and not unfinished and any(folder.glob("*.png")):
         return SubclassTable(list(data.classes), list(counts), [], [], "balanced_kmeans", -1, "the original's maps")
     raise UsageError(
-        f"{path}: the subclass maps of stage 3 are missing. Run it first: python3 main.py --clustering True --config "
-        f"configs/{config.baseline_dir.name}.json"
+        f"{path}: the subclass maps of stage 3 are missing. Run it first: "
+        + command("--clustering True", config.baseline_dir, config)
     )
