@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from dataloaders.reading import IGNORE, image_size, read_image
-from dataloaders.sets.description import Sample, SegmentationData
+from dataloaders.sets.description import Sample, SegmentationData, listed
 from utils.config import Config
 from utils.errors import UsageError
 from utils.parallel import cores, for_each
@@ -49,6 +49,7 @@ class DataReport:
     classes: tuple[str, ...]
     findings: dict[str, list[Finding]]
     notes: list[str]
+    leaks: list[str] = field(default_factory=list)
 
     @property
     def wrong(self) -> list[str]:
@@ -57,7 +58,7 @@ class DataReport:
             pixels = _pixels(self.findings[split])
             if pixels is not None and not pixels[:-1].any():
                 lines.append(_is_void(split, len(self.findings[split])))
-        return list(dict.fromkeys(lines))
+        return list(dict.fromkeys([*self.leaks, *lines]))
 
     def text(self) -> str:
         """Counts and sizes, class pixel shares, notes and, at the end, all that is wrong."""
@@ -83,7 +84,30 @@ def check_data(config: Config, data: SegmentationData, workers: int | None = Non
     found = for_each(look, samples, workers=workers or cores(), label="reading")
     finding_of = dict(zip(samples, found, strict=True))
     findings = {split: [finding_of[sample] for sample in splits[split]] for split in SPLITS}
-    return DataReport(data.classes, findings, _notes(config, data, findings))
+    return DataReport(data.classes, findings, _notes(config, data, findings), _leaks(data, SPLITS))
+
+
+def refuse_leaks(data: SegmentationData, parts: Sequence[str]) -> None:
+    """Refuse training images that are validation images as well, among the ``parts`` that a training uses.
+
+    Raises
+    ------
+    UsageError
+        There are some.
+    """
+    for line in _leaks(data, parts):
+        raise UsageError(line)
+
+
+def _leaks(data: SegmentationData, parts: Sequence[str]) -> list[str]:
+    held_out = {sample.image for sample in data.validation} if "validation" in parts else set()
+    both = {part: [sample.image for sample in getattr(data, part) if sample.image in held_out] for part in parts}
+    return [
+        f"{listed(images)}: {len(images):,} of the {part} images are validation images as well, whose scores would say "
+        "nothing. Take them out of one of the two lists."
+        for part, images in both.items()
+        if images and part != "validation"
+    ]
 
 
 def refuse_void_masks(data: SegmentationData, split: str) -> None:
@@ -181,8 +205,7 @@ def _notes(config: Config, data: SegmentationData, findings: dict[str, list[Find
             notes.append(f"{split}: no pixel of {', '.join(absent)}")
     if len(data.labelled) < config.train_supervised.batch_size:
         notes.append(f"{len(data.labelled)} labelled images are fewer than a batch; images occur in it more than once")
-    for split in ("labelled", "unlabelled"):
-        both = {sample.image for sample in getattr(data, split)} & {sample.image for sample in data.validation}
-        if both:
-            notes.append(f"{len(both):,} {split} images are validation images as well, such as {min(both)}")
+    both = {sample.image for sample in data.labelled} & {sample.image for sample in data.unlabelled}
+    if both:
+        notes.append(f"{len(both):,} labelled images are unlabelled images as well, such as {min(both)}")
     return notes

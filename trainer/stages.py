@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from dataloaders import SegmentationData, make_ready, open_data
+from dataloaders import SegmentationData, make_ready, open_data, parts_of_training
 from dataloaders.check import check_data as check_every_file
-from dataloaders.check import refuse_void_masks
+from dataloaders.check import refuse_leaks, refuse_void_masks
 from trainer.alike import refuse_other_data
 from trainer.evaluation.comparison import save_comparison
 from trainer.evaluation.evaluate import (
@@ -108,8 +108,9 @@ def train(config: Config, options: Options, device: torch.device) -> None:
     if config.name == USRN and config.baseline_dir.name.removesuffix("_baseline") != own:
         log.warning(f"label_subcls: {config.subclass_dir} holds the subclass maps of another run than {own}")
     data = open_data(config)
-    unlabelled, validation = ["unlabelled"] * (config.name == USRN), ["validation"] * config.trainer.val
-    refuse_other_data(data, ["labelled", *unlabelled, *validation])
+    parts = parts_of_training(config)
+    refuse_other_data(data, parts)
+    refuse_leaks(data, parts)
     refuse_void_masks(data, "labelled")
     if config.trainer.val:
         refuse_void_masks(data, "validation")

@@ -2,7 +2,6 @@
 
 import difflib
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from utils.config import Config, Origin
 from utils.errors import UsageError
-from utils.inputs import read_plain
+from utils.inputs import read_plain, without_repetition
 
 MAX_BYTES = 2**18
 """Of a configuration, which has some hundred lines: a larger file is something else."""
@@ -65,7 +64,7 @@ def _read_with_bases(path: Path, parents: tuple[Path, ...], known: dict[Path, di
     if resolved in parents:
         raise UsageError(f'{path}: "base" leads back to this file; take it out of one of its bases.')
     try:
-        values = json.loads(text, object_pairs_hook=_without_repetition)
+        values = json.loads(text, object_pairs_hook=without_repetition)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}: {error.msg}"
         raise UsageError(f"{path}: is not valid JSON, {place}.") from None
@@ -86,14 +85,6 @@ def _read_with_bases(path: Path, parents: tuple[Path, ...], known: dict[Path, di
         merged = _merge(merged, _read_with_bases(path.parent / base, (*parents, resolved), known))
     known[resolved] = _merge(merged, values)
     return known[resolved]
-
-
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        repeated = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"key {repeated!r} stands twice in one section")
-    return values
 
 
 def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

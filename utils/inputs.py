@@ -4,8 +4,9 @@ import errno
 import os
 import stat
 import unicodedata
+from collections import Counter
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -71,6 +72,15 @@ def parse_json(content: bytes, kind: TypeAdapter[Kind], where: str, way_out: str
         raise UsageError(f"{where}: is damaged ({first_problem(error)}). {way_out}") from None
 
 
+def without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For ``json.loads``: a section of which no key stands twice; of two, the later one would win without a word."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        repeated = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"key {repeated!r} stands twice in one section")
+    return values
+
+
 def plain_text(text: str) -> str:
     """``text``, a name that files, logs and pages can hold and show as it is.
 
@@ -79,6 +89,8 @@ def plain_text(text: str) -> str:
     ValueError
         It is empty, or has control characters, marks that turn the direction of writing, or bytes that are no UTF-8.
     """
+    if text.isascii() and text.isprintable() and text.strip():
+        return text
     if not text.strip():
         raise ValueError("it is empty")
     for letter in text:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dataloaders.sets.description import IMAGE_SUFFIXES
 from utils.errors import UsageError
+from utils.inputs import plain_text
 
 MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
 MASK_ENDING = re.compile(r"[-_](masks?|gt|labels?|seg|segmentation)$", re.IGNORECASE)
@@ -57,6 +58,8 @@ def find_pairs(images_folder: Path, masks_folder: Path) -> Pairs:
         ending = " whose name ends in _mask, _gt or _label" if same else ""
         raise UsageError(f"--masks {masks_folder}: holds no mask{ending} ({', '.join(MASK_SUFFIXES)}).")
 
+    for folder, files in ((images_folder, image_files), (masks_folder, mask_files)):
+        _check_paths(folder, files)
     images = _unique((_id(path, images_folder), path) for path in image_files)
     claims, strays = [], []
     for path in mask_files:
@@ -74,6 +77,21 @@ def find_pairs(images_folder: Path, masks_folder: Path) -> Pairs:
             f"{strays[0].relative_to(masks_folder).with_suffix('.*')}."
         )
     return Pairs(images, masks, strays)
+
+
+def _check_paths(folder: Path, files: list[Path]) -> None:
+    """Refuse names that a description in UTF-8 cannot hold: files of systems that wrote Latin-1, for one."""
+    bad = []
+    for path in (folder, *files):
+        try:
+            plain_text(str(path))
+        except ValueError as error:
+            bad.append(f"{str(path)!r} ({error})")
+    if bad:
+        raise UsageError(
+            f"{folder}: {len(bad)} names cannot be used: {some(bad)}. Rename the files; names in Latin-1 become UTF-8 "
+            "by convmv -r -f latin1 -t utf8 --notest and the folder."
+        )
 
 
 def some(names: list) -> str:

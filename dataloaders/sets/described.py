@@ -4,6 +4,7 @@
 """
 
 import json
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from dataloaders.sets.description import LazySamples, Sample, SegmentationData
 from dataloaders.sets.splits import choose_labelled
 from utils.config import Config
 from utils.errors import UsageError
+from utils.inputs import first_problem, read_plain, without_repetition
 from utils.palette import palette_of
 
 DESCRIPTION = "dataset.json"
@@ -25,7 +27,13 @@ def _file_name(value: str) -> str:
     return value
 
 
-Images = dict[Annotated[str, AfterValidator(_file_name)], str]
+def _inside(value: str) -> str:
+    if Path(value).is_absolute() or ".." in Path(value).parts:
+        raise ValueError("an image's path must lie below the images folder")
+    return value
+
+
+Images = dict[Annotated[str, AfterValidator(_file_name)], Annotated[str, AfterValidator(_inside)]]
 """Image id → path below the images folder."""
 Channel = Annotated[int, Field(ge=0, le=255)]
 
@@ -106,13 +114,20 @@ def open_described(root: Path, config: Config) -> SegmentationData:
 
 def read_description(path: Path) -> Description:
     try:
-        described = Description.model_validate_json(path.read_bytes())
+        content = read_plain(path)
+        described = Description.model_validate_json(content)
+        json.loads(content, object_pairs_hook=without_repetition)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}).") from None
     except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(map(str, problem["loc"]))
-        raise UsageError(f"{path}: {f'key {place}: ' if place else ''}{problem['msg']}. Mend the file.") from None
+        raise UsageError(f"{path}: {first_problem(error)}. Mend the file.") from None
+    except ValueError as error:  # a key that stands twice
+        raise UsageError(f"{path}: {error}. Mend the file.") from None
+    lists = {name: getattr(described, name).keys() for name in ("labelled", "validation", "unlabelled")}
+    for one, other in combinations(lists, 2):
+        both = sorted(lists[one] & lists[other])
+        if both:
+            raise UsageError(f"{path}: {both[0]} is in {one} and in {other}. Leave every image in one list.")
     if len(described.classes) != len(described.colours):
         raise UsageError(
             f"{path}: has {len(described.classes)} classes and {len(described.colours)} colours; give each class one."

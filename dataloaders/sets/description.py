@@ -1,7 +1,8 @@
 """What a data set is: classes, colours, and which image and mask belong together."""
 
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 
 from dataloaders.reading import read_image, read_mask
 from utils.errors import UsageError
+from utils.inputs import plain_text, read_plain
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _SHOWN = 10  # names in one message
@@ -63,8 +65,9 @@ class SegmentationData:
     Raises
     ------
     UsageError
-        Two classes have one name, there are not 2 to 255 of them, or outputs of two samples would have one name (when
-        those are looked up).
+        Two classes have one name, there are not 2 to 255 of them, or one cannot be shown as it is. When samples are
+        looked up: an image stands twice in a list, two images have one mask, outputs of two samples would have one name
+        or one that cannot be shown.
     """
 
     classes: tuple[str, ...]
@@ -80,8 +83,10 @@ class SegmentationData:
         for name, count in Counter(self.classes).items():
             if count > 1:
                 raise UsageError(f"{count} classes are called {name!r}; give every class a name of its own.")
-        for part in ("labelled", "validation"):
-            object.__setattr__(self, part, _with_names_checked(getattr(self, part)))
+        for name in self.classes:
+            check_name(name, f"class {name!r}", "Give it another name")
+        for part in ("labelled", "unlabelled", "validation"):
+            object.__setattr__(self, part, _checked(part, getattr(self, part)))
 
     def without_samples(self) -> "SegmentationData":
         """The description alone, as other processes need it to read masks."""
@@ -124,12 +129,43 @@ class SegmentationData:
         return image, mask
 
 
-def _with_names_checked(samples: Sequence[Sample]) -> Sequence[Sample]:
+def _checked(part: str, samples: Sequence[Sample]) -> Sequence[Sample]:
+    """The samples of a part, checked; those that are looked up later are checked then."""
     if isinstance(samples, LazySamples):
-        return LazySamples(lambda: tuple(_with_names_checked(tuple(samples))))
-    _check_names({sample.image: sample.id for sample in samples})
-    _check_names({sample.label: sample.label.name for sample in samples if sample.label is not None})
+        return LazySamples(lambda: tuple(_checked(part, tuple(samples))))
+    refuse_repeated((sample.image for sample in samples), f"{part} images")
+    refuse_repeated((sample.label for sample in samples if sample.label), f"masks of the {part} images")
+    for sample in samples:
+        check_name(sample.id, f"{str(sample.image)!r}", "Rename the file")
+    if part != "unlabelled":
+        _check_names({sample.image: sample.id for sample in samples})
+        _check_names({sample.label: sample.label.name for sample in samples if sample.label is not None})
     return samples
+
+
+def check_name(name: str, where: str, what_to_do: str) -> None:
+    """Refuse a name that log, report and files cannot hold as it is (``plain_text``)."""
+    try:
+        plain_text(name)
+    except ValueError as error:
+        raise UsageError(f"{where}: this name cannot be used: {error}. {what_to_do}.") from None
+
+
+def refuse_repeated(names: Iterable[object], where: str) -> None:
+    """Refuse a list in which a name stands twice: it would be shorter than it says."""
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise UsageError(f"{where}: {listed(repeated)} {_stand(repeated)} there more than once. Leave each in once.")
+
+
+def _stand(names: list) -> str:
+    return "stands" if len(names) == 1 else "stand"
+
+
+def listed(names: list) -> str:
+    """The first ten, and how many more there are."""
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(map(str, names[:_SHOWN])) + more
 
 
 def _check_names(names: dict[Path, str]) -> None:
@@ -152,7 +188,8 @@ def read_text(path: Path, what: str) -> str:
         The file cannot be read, or is no text in UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = read_plain(path).decode("utf-8-sig")
+        return text.replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError:
         raise UsageError(f"{path}: {what} is not in UTF-8. Save it in that encoding.") from None
     except OSError as error:
@@ -164,8 +201,7 @@ def are_missing(kind: str, names: list[str]) -> str:
     """``the image a is missing``, or ``the images a, b and 7 more are missing``."""
     if len(names) == 1:
         return f"the {kind} {names[0]} is missing"
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return f"the {kind}s {', '.join(names[:_SHOWN])}{more} are missing"
+    return f"the {kind}s {listed(names)} are missing"
 
 
 def find_root(data_dir: str, dataset: str) -> Path:
@@ -190,8 +226,8 @@ def find_root(data_dir: str, dataset: str) -> Path:
 def read_class_file(path: Path) -> list[tuple[str, tuple[int, int, int] | None]]:
     """Names and colours of a class file: a name a line, optionally followed by its red, green and blue."""
     rows = []
-    for line in read_text(path, "the list of classes").splitlines():
-        parts = line.split()
+    for line in read_text(path, "the list of classes").split("\n"):
+        parts = [part for part in re.split(r"[ \t]", line) if part]  # other white space is refused as part of the name
         if len(parts) >= 4 and all(part.isdigit() for part in parts[-3:]):
             red, green, blue = (min(int(part), 255) for part in parts[-3:])
             rows.append((" ".join(parts[:-3]), (red, green, blue)))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-from dataloaders.sets.description import LazySamples, Sample, are_missing, read_text
+from dataloaders.sets.description import LazySamples, Sample, are_missing, read_text, refuse_repeated
 from utils.config import Config
 from utils.errors import UsageError
 
@@ -23,12 +23,17 @@ def read_list(list_file: Path, root: Path, *, labels: bool) -> tuple[Sample, ...
     for number, (image, label) in _pairs(list_file, root):
         if labels and label is None:
             raise UsageError(f"{list_file}, line {number}: no label path; write <image path> <label path>.")
-        missing += [str(path) for path in ((image, label) if labels else (image,)) if not path.is_file()]
+        paths = (image, label) if labels else (image,)
+        for path in paths:
+            if ".." in path.relative_to(root).parts:
+                raise UsageError(f"{list_file}, line {number}: {path} leads out of {root}. Name files below that.")
+        missing += [str(path) for path in paths if not path.is_file()]
         samples.append(Sample(image.stem, image, label if labels else None))
     if missing:
         raise UsageError(f"{list_file}: {are_missing('file', missing)}. Put what is missing there or mend the list.")
     if not samples:
         raise UsageError(f"{list_file}: lists no image.")
+    refuse_repeated((sample.image for sample in samples), f"{list_file}")
     return tuple(samples)
 
 
@@ -38,7 +43,7 @@ def listed_ids(list_file: Path, root: Path) -> set[str]:
 
 
 def _pairs(list_file: Path, root: Path) -> Iterator[tuple[int, tuple[Path, Path | None]]]:
-    for number, line in enumerate(read_text(list_file, "this list").splitlines(), start=1):
+    for number, line in enumerate(read_text(list_file, "this list").split("\n"), start=1):
         if line.strip():
             yield number, _split_line(line.strip(), root)
 
@@ -71,9 +76,10 @@ def choose_labelled(ids: Iterable[str], n_labelled: int, seed: int) -> tuple[lis
 
 def read_ids(list_file: Path, what: str) -> list[str]:
     """The image ids of a file that lists one a line."""
-    ids = [line.strip() for line in read_text(list_file, what).splitlines() if line.strip()]
+    ids = [line.strip() for line in read_text(list_file, what).split("\n") if line.strip()]
     if not ids:
         raise UsageError(f"{list_file}: {what} is empty; write one image id a line.")
+    refuse_repeated(ids, f"{list_file}")
     return ids
 
 
@@ -95,7 +101,13 @@ def read_or_choose(
     def look_up(which: int) -> tuple[Sample, ...]:
         there = [file.is_file() for file in files]
         if all(there):
-            return read_list(files[which], root, labels=which == 0)
+            listed = read_list(files[which], root, labels=which == 0)
+            if which == 0 and len(listed) != config.n_labeled_examples:
+                raise UsageError(
+                    f"{files[0]}: lists {len(listed):,} images, but its name says {config.n_labeled_examples:,}, as "
+                    "n_labeled_examples does. Mend the list, or rename it and set n_labeled_examples."
+                )
+            return listed
         if any(there):
             missing, other = files[there.index(False)], files[there.index(True)]
             raise UsageError(f"{missing}: this list is missing while {other.name} is there; both or none are needed.")

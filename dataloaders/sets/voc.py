@@ -68,18 +68,21 @@ class _Tree:
         return self.root / "ImageSets" / "Segmentation"
 
     @cached_property
-    def images(self) -> dict[str, Path]:
+    def images(self) -> dict[str, list[Path]]:
         return self._files("JPEGImages", IMAGE_SUFFIXES)
 
     @cached_property
-    def masks(self) -> dict[str, Path]:
+    def masks(self) -> dict[str, list[Path]]:
         return self._files(self.mask_folder, (".png",))
 
-    def _files(self, folder: str, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    def _files(self, folder: str, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
         if not (self.root / folder).is_dir():
             raise UsageError(f"{self.root / folder}: {self.advice}")
-        files = sorted((self.root / folder).iterdir())  # in order, so that of a.jpg and a.png the same one is taken
-        return {path.stem: path for path in files if path.suffix.lower() in suffixes}
+        found: dict[str, list[Path]] = {}
+        for path in sorted((self.root / folder).iterdir()):
+            if path.suffix.lower() in suffixes:
+                found.setdefault(path.stem, []).append(path)
+        return found
 
     def samples(self, ids: list[str], *, labels: bool) -> tuple[Sample, ...]:
         kinds = [("image", "JPEGImages", self.images)]
@@ -91,7 +94,10 @@ class _Tree:
                 raise UsageError(
                     f"{self.root / folder}: {are_missing(kind, missing)}; {self.id_lists} names what there must be."
                 )
-        return tuple(Sample(id_, self.images[id_], self.masks[id_] if labels else None) for id_ in ids)
+            twice = next((id_ for id_ in ids if len(there[id_]) > 1), None)
+            if twice is not None:
+                raise UsageError(f"{' and '.join(map(str, there[twice]))}: both are the {kind} {twice}. Remove one.")
+        return tuple(Sample(id_, self.images[id_][0], self.masks[id_][0] if labels else None) for id_ in ids)
 
     def validation_ids(self) -> list[str]:
         return read_ids(self.id_lists / "val.txt", "the list of validation images")

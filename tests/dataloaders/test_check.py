@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataloaders.check import check_data, refuse_void_masks
+from dataloaders.check import check_data, refuse_leaks, refuse_void_masks
 from dataloaders.sets.description import Sample
 from tests.dataloaders.miniature import config_of, data_of, write_image, write_mask
 from utils.errors import UsageError
@@ -68,8 +68,20 @@ def test_notes_say_what_is_no_mistake_but_worth_knowing(data):
     notes = "\n".join(check(data).notes)
     assert "labelled: no pixel of ground, house" in notes
     assert "3 labelled images are fewer than a batch" in notes
-    leaking = replace(data, validation=data.labelled[:1])
-    assert "1 labelled images are validation images as well" in "\n".join(check(leaking).notes)
+    both = replace(data, unlabelled=data.labelled[:1])
+    assert "1 labelled images are unlabelled images as well" in "\n".join(check(both).notes)
+
+
+@pytest.mark.parametrize("part", ["labelled", "unlabelled"])
+def test_training_images_among_those_of_validation_are_wrong_and_refused_before_a_run(data, part):
+    refuse_leaks(data, ("labelled", "unlabelled", "validation"))
+    leaking = replace(data, **{part: (*getattr(data, part), *data.validation[:1])})
+    (wrong,) = check(leaking).wrong
+    assert wrong.startswith(f"{data.validation[0].image}: 1 of the {part} images are validation images as well")
+    with pytest.raises(UsageError) as error:
+        refuse_leaks(leaking, (part, "validation"))
+    assert str(error.value) == wrong
+    refuse_leaks(leaking, (part,))  # a training without validation
 
 
 @pytest.mark.parametrize("split", ["labelled", "validation"])
@@ -84,7 +96,9 @@ def test_masks_without_a_pixel_of_a_class_are_wrong_and_refused_before_a_run(dat
     assert str(error.value) == wrong
 
 
-def test_many_files_are_read_by_several_processes(data):
-    many = tuple(Sample(str(number), data.labelled[0].image) for number in range(70))
+def test_many_files_are_read_by_several_processes(data, tmp_path):
+    many = tuple(Sample(str(number), tmp_path / f"{number}.png") for number in range(70))
+    for sample in many:
+        sample.image.hardlink_to(data.labelled[0].image)
     report = check_data(config_of("nowhere", "custom"), data_of(unlabelled=many), 2)
     assert [one.size for one in report.findings["unlabelled"]] == [(16, 24)] * 70

@@ -70,6 +70,17 @@ def test_what_cannot_be_paired_is_named(tmp_path, images, masks, parts):
         assert part in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["caf\udce9.png", "a\nb.png", "a\x1b[2Jb.png"], ids=["Latin-1", "line end", "control"])
+@pytest.mark.parametrize("where", ["i", "m", "i/folder"])
+def test_names_that_no_list_can_hold_are_refused_together(tmp_path, name, where):
+    touch(tmp_path / "i", "a.png")
+    touch(tmp_path / "m", "a.png")
+    touch(tmp_path / where, name, f"b{name}")
+    with pytest.raises(UsageError, match=r"2 names cannot be used: '.*convmv -r -f latin1") as error:
+        find_pairs(tmp_path / "i", tmp_path / "m")
+    assert str(error.value).isprintable()
+
+
 def test_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UsageError, match="--masks .*nowhere"):
         find_pairs(touch(tmp_path / "i", "a.jpg"), tmp_path / "nowhere")

@@ -93,6 +93,14 @@ def test_missing_files_are_counted_and_the_first_is_named(root):
     ("keys", "message"),
     [
         ({"labelled": {"../up": "north/a.png"}}, "key labelled.*plain file name"),
+        ({"labelled": {"a": "../images/north/a.png"}}, "key labelled.a: .*below the images folder"),
+        ({"unlabelled": {"e": "/etc/e.png"}}, "key unlabelled.e: .*below the images folder"),
+        ({"unlabelled": {"e": "north/e.png", "f": "north/e.png"}}, "unlabelled images: .*e.png stands there more than"),
+        (
+            {"validation": {"a": "north/a.png", "d": "north/d.png"}},
+            "dataset.json: a is in labelled and in validation",
+        ),
+        ({"classes": ["sky", "a\u0007"]}, "class 'a.*this name cannot be used"),
         ({"colours": [[0, 0, 0]]}, "2 classes and 1 colours"),
         ({"colours": [[0, 0, 999], [0, 0, 0]]}, "key colours.0.2"),
         ({"label": {}}, "key label: "),
@@ -102,6 +110,13 @@ def test_mistakes_in_a_description_are_named(root, keys, message):
     change(root, **keys)
     with pytest.raises(UsageError, match=message):
         looked_up(open_data(config_of(root, "custom")))
+
+
+def test_image_that_stands_twice_in_a_description_is_named(root):
+    path = root / "dataset.json"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('"e": "north/e.png"', '"f": "north/e.png"'), encoding="utf-8")
+    assert "dataset.json: key 'f' stands twice" in refused(root)
 
 
 def test_description_that_is_no_json_is_named(root):

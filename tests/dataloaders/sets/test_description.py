@@ -1,10 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dataloaders.reading import IGNORE
-from dataloaders.sets.description import Sample, find_root
+from dataloaders.sets.description import LazySamples, Sample, find_root
 from tests.dataloaders.miniature import data_of, save_turned, write_image, write_mask
 from utils.errors import UsageError
 
@@ -60,10 +61,45 @@ def test_classes_that_no_run_can_have_are_refused(classes, what):
 
 def test_samples_whose_outputs_would_have_one_name_are_refused():
     one = Sample("x", Path("a/x.jpg"), Path("m/x.png"))
-    data_of(labelled=(one, one, Sample("y", Path("a/y.jpg"), Path("m/y.png"))))
+    data_of(labelled=(one, Sample("y", Path("a/y.jpg"), Path("m/y.png"))))
     for other in (Sample("x", Path("b/x.jpg"), Path("m/z.png")), Sample("z", Path("a/z.jpg"), Path("n/x.png"))):
         with pytest.raises(UsageError, match="would be written twice"):
             data_of(labelled=(one, other))
+
+
+A, B = Sample("a", Path("a.jpg"), Path("a.png")), Sample("b", Path("b.jpg"), Path("b.png"))
+
+
+@pytest.mark.parametrize("split", ["labelled", "unlabelled", "validation"])
+def test_image_that_stands_twice_in_a_list_is_refused(split):
+    lazy = replace(data_of(), **{split: LazySamples(lambda: (A, B, A))})
+    with pytest.raises(UsageError, match="more than once"):
+        len(getattr(lazy, split))
+    with pytest.raises(UsageError, match=rf"{split} images: a\.jpg stands there more than once"):
+        data_of(**{split: (A, B, A)})
+    with pytest.raises(UsageError, match=rf"{split} images: a\.jpg stands"):  # under another id
+        data_of(**{split: (A, Sample("c", A.image))})
+
+
+@pytest.mark.parametrize("split", ["labelled", "validation"])
+def test_mask_of_two_images_is_refused(split):
+    with pytest.raises(UsageError, match=rf"masks of the {split} images: a\.png stands there more than once"):
+        data_of(**{split: (A, Sample("c", Path("c.jpg"), A.label))})
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31m", "a\nb", "a\u202eb", "a\x85", " ", "caf\udce9", "a\0"])
+def test_name_that_cannot_be_shown_is_refused_and_not_repeated_as_it_is(name):
+    for wrong in ({"classes": ("road", name)}, {"unlabelled": (Sample(name, Path("x.jpg")),)}):
+        with pytest.raises(UsageError, match="this name cannot be used") as error:
+            data_of(**wrong)
+        assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "name", ["größe", "道路", "раз два", "$x$", "\u0645\u06cc\u200c\u062e", "a\u3000b", "👩\u200d🌾"]
+)
+def test_names_of_any_script_are_taken(name):
+    assert name in data_of(classes=("road", name), unlabelled=(Sample(name, Path("x.jpg")),)).classes
 
 
 @pytest.mark.parametrize("size", [(4, 6), (6, 4)])

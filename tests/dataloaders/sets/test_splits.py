@@ -33,7 +33,7 @@ TWO = ("two words", "images/two words.jpg", "masks/two words.png")
     [
         ("/images/a.jpg /masks/a.png\n", [A]),
         ("images/a.jpg masks/a.png", [A]),
-        ("images/a.jpg masks/a.png\r\n\r\nimages/a.jpg\tmasks/a.png\r\n", [A, A]),
+        ("images/a.jpg masks/a.png\r\n\r\nimages/two words.jpg\tmasks/two words.png\r\n", [A, TWO]),
         ("\ufeffimages/a.jpg masks/a.png  \n\n", [A]),
         ("images/two words.jpg masks/two words.png\n/images/a.jpg  /masks/a.png\n", [TWO, A]),
     ],
@@ -45,9 +45,9 @@ def test_list_is_read_in_its_order(root, text, expected):
 
 
 def test_unlabelled_list_needs_no_mask_on_the_line_nor_on_disk(root):
-    lines = "images/b.jpg masks/b.png\nimages/a.jpg\nimages/two words.jpg\n/images/two words.jpg gone/two words.png\n"
+    lines = "images/b.jpg masks/b.png\nimages/a.jpg\n/images/two words.jpg gone/two words.png\n"
     samples = read_list(write(root, lines), root, labels=False)
-    assert [sample.id for sample in samples] == ["b", "a", "two words", "two words"]
+    assert [sample.id for sample in samples] == ["b", "a", "two words"]
     assert all(sample.label is None for sample in samples)
     assert all(sample.image.is_file() for sample in samples)
 
@@ -74,10 +74,26 @@ def test_list_without_an_image_is_refused(root):
         read_list(write(root, "\n \n"), root, labels=True)
 
 
-def test_id_of_a_listed_file_is_a_plain_name_wherever_the_file_is(root):
+@pytest.mark.parametrize("line", ["../outside.jpg", "/images/../images/a.jpg", "images/a.jpg ../outside.jpg"])
+def test_path_that_leads_out_of_the_data_set_is_refused_with_its_line(root, line):
     (root.parent / "outside.jpg").touch()
-    path = write(root, "../outside.jpg\n/images/../images/a.jpg")
-    assert [sample.id for sample in read_list(path, root, labels=False)] == ["outside", "a"]
+    path = write(root, f"images/two words.jpg masks/two words.png\n{line} masks/a.png")
+    with pytest.raises(UsageError, match=r"list\.txt, line 2: .*\.\..* leads out of"):
+        read_list(path, root, labels=True)
+
+
+def test_path_from_the_root_of_the_file_system_is_taken_below_the_data_set(root):
+    path = write(root, f"{root}/images/a.jpg {root}/masks/a.png")
+    with pytest.raises(UsageError, match="are missing"):
+        read_list(path, root, labels=True)
+
+
+def test_list_in_which_an_image_stands_twice_is_refused(root):
+    path = write(root, "images/a.jpg masks/a.png\nimages/two words.jpg masks/two words.png\n/images/a.jpg masks/a.png")
+    with pytest.raises(UsageError, match=r"list\.txt: .*images/a\.jpg stands there more than once"):
+        read_list(path, root, labels=True)
+    with pytest.raises(UsageError, match=r"list\.txt: x stands there more than once"):
+        read_ids(write(root, "x\ny\nx\n"), "the list")
 
 
 @pytest.mark.parametrize("text", ["images/größe.jpg masks/a.png".encode("latin-1"), "images/a.jpg".encode("utf-16")])
@@ -159,6 +175,17 @@ def test_lists_of_this_number_are_used_where_they_are(root):
     labelled, unlabelled = open_split(root)
     assert [(sample.id, sample.label) for sample in labelled] == [("a", root / "masks" / "a.png")]
     assert [(sample.id, sample.label) for sample in unlabelled] == [("two words", None), ("b", None)]
+
+
+def test_list_of_another_number_of_images_than_its_name_says_is_refused(root):
+    write_lines(
+        root / "lists" / "1_train_supervised.txt",
+        "images/a.jpg masks/a.png",
+        "images/two words.jpg masks/two words.png",
+    )
+    write_lines(root / "lists" / "1_train_unsupervised.txt", "images/b.jpg")
+    with pytest.raises(UsageError, match=r"1_train_supervised\.txt: lists 2 images, but its name says 1"):
+        len(open_split(root)[0])
 
 
 def test_without_lists_the_choice_is_made_by_the_configurations_number_and_seed(root):

@@ -181,14 +181,13 @@ def test_classes_txt_of_windows_is_read_and_one_in_another_encoding_named(custom
         looked_up(open_custom(config_of(custom_root, "custom")))
 
 
-def test_of_two_images_with_one_id_the_same_is_taken_on_every_machine(custom_root, monkeypatch):
-    make(layout_of(custom_root), "JPEGImages", ".jpg", "b")
-    found = [open_custom(config_of(custom_root, "custom")).validation]
-    kind = type(custom_root)
-    listed = kind.iterdir
-    monkeypatch.setattr(kind, "iterdir", lambda path: reversed(list(listed(path))))
-    found.append(open_custom(config_of(custom_root, "custom")).validation)
-    assert found[0] == found[1]
+@pytest.mark.parametrize(
+    ("folder", "suffix", "kind"), [("JPEGImages", ".bmp", "image"), ("SegmentationClass", ".PNG", "mask")]
+)
+def test_two_files_for_one_id_are_refused_where_a_list_names_it(custom_root, folder, suffix, kind):
+    make(layout_of(custom_root), folder, suffix, "b")
+    with pytest.raises(UsageError, match=rf"b\.\w+ and .*b\.\w+: both are the {kind} b\. Remove one"):
+        looked_up(open_custom(config_of(custom_root, "custom")))
 
 
 def test_classes_and_colours_come_from_classes_txt(custom_root):
