@@ -40,9 +40,9 @@ def sole_use(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def held(lock: Path, what: Path) -> Iterator[None]:
-    """As ``sole_use``, by a lock file that stands elsewhere than in what it is the lock of."""
-    descriptor = _take(lock, what)
+def held(lock: Path, what: Path, *, wait: bool = False) -> Iterator[None]:
+    """As ``sole_use``, by a lock file that may stand elsewhere than in ``what``; with ``wait``, when it is free."""
+    descriptor = _take(lock, what, wait)
     _held.add(descriptor)
     try:
         # Who it is, for others to read. On a full disk they do without.
@@ -57,7 +57,7 @@ def held(lock: Path, what: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _take(lock: Path, what: Path) -> int:
+def _take(lock: Path, what: Path, wait: bool) -> int:
     while True:
         try:
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
@@ -66,7 +66,7 @@ def _take(lock: Path, what: Path) -> int:
         try:
             if fcntl is None:
                 raise OSError(0, "this system has none")
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             holder = os.read(descriptor, 1000).decode(errors="replace") or "another process"
             os.close(descriptor)

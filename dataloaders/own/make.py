@@ -1,6 +1,5 @@
 """From a folder of images and a folder of masks to a described data set (``dataloaders/sets/described.py``)."""
 
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,8 +22,12 @@ from dataloaders.own.split import Split, split_masked
 from dataloaders.reading import image_size
 from dataloaders.sets.described import DESCRIPTION, MASKS, Description
 from utils.errors import UsageError
+from utils.folders import replacing
 from utils.palette import palette_of
 from utils.parallel import cores, for_each
+
+UNFINISHED = ".unfinished"
+"""In a data set's folder until its configurations are there, too."""
 
 
 @dataclass(frozen=True)
@@ -146,19 +149,15 @@ def _palette_of(masks: list[MaskContents]) -> dict[int, int]:
 
 
 def _write(root: Path, description: Description, masks: dict[str, Path], classes: ClassProposal, by_colour: bool):
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as workplace:
-        new = Path(workplace) / "new"
-        (new / MASKS).mkdir(parents=True)
+    with replacing(root) as new:
+        (new / MASKS).mkdir()
+        (new / UNFINISHED).touch()
         write = partial(
             _write_mask, values=classes.values, by_colour=by_colour, palette=palette_of(tuple(classes.colours))
         )
         pairs = [(source, new / MASKS / f"{id_}.png") for id_, source in masks.items()]
         for_each(write, pairs, workers=cores(), label="index masks")
         (new / DESCRIPTION).write_text(description.text(), encoding="utf-8")
-        if root.exists():
-            root.rename(Path(workplace) / "old")
-        new.rename(root)
 
 
 def _write_mask(pair: tuple[Path, Path], **how) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from dataloaders import open_data
-from dataloaders.own.make import OwnData, make_own_data
+from dataloaders.own.make import UNFINISHED, OwnData, make_own_data
 from dataloaders.own.masks import rgb
 from dataloaders.own.pairs import some
 from dataloaders.sets.described import DESCRIPTION
@@ -19,6 +19,9 @@ from trainer.planning.proposal import MACHINES, propose_settings
 from utils.config import BASELINE, USRN
 from utils.config_file import load_config
 from utils.errors import UsageError
+from utils.files import sweep, write_whole
+from utils.folders import sole_maker
+from utils.lock import LOCK, held
 from utils.logger import log, start_log
 
 
@@ -53,28 +56,37 @@ def init_data(request: Request, machine: str, device: torch.device) -> None:
     The settings are for the ``machine``, "cuda" or "cpu"; ``device`` is what there is here to try them on.
     """
     start_log(None)
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", request.name, re.ASCII):
+        raise UsageError(f"--name {request.name!r}: use letters, digits, - and _ only; runs and files are named by it.")
     root = Path("dataset") / request.name
+    with sole_maker(root):
+        _init_data(request, root, machine, device)
+        (root / UNFINISHED).unlink()
+
+
+def _init_data(request: Request, root: Path, machine: str, device: torch.device) -> None:
     shared = Path("configs/base") / f"{request.name}.json"
     runs = {kind: Path("configs") / f"{request.name}_{kind.lower()}.json" for kind in (BASELINE, USRN)}
     _check_free(request, root, [shared, *runs.values()])
-    try:
-        own = make_own_data(
-            root,
-            request.images,
-            request.masks,
-            class_file=request.classes,
-            ignore=request.ignore,
-            n_labelled=request.labelled,
-        )
-        n_labelled, n_unlabelled = len(own.description.labelled), len(own.description.unlabelled)
-        settings = propose_settings(own.sizes, n_labelled, n_unlabelled, MACHINES[machine])
-        place = {"dataset": "custom", "data_dir": root.as_posix()}
+    own = make_own_data(
+        root,
+        request.images,
+        request.masks,
+        class_file=request.classes,
+        ignore=request.ignore,
+        n_labelled=request.labelled,
+    )
+    n_labelled, n_unlabelled = len(own.description.labelled), len(own.description.unlabelled)
+    settings = propose_settings(own.sizes, n_labelled, n_unlabelled, MACHINES[machine])
+    place = {"dataset": "custom", "data_dir": root.as_posix()}
+    configs = shared.parents[1]
+    configs.mkdir(exist_ok=True)
+    with held(configs / LOCK, configs, wait=True):
+        sweep(configs)
         _write_config(shared, {"$schema": "../schema.json", **place, **settings})
         for kind, path in runs.items():
             keys = {"base": f"base/{shared.name}", "name": kind, "experim_name": path.stem}
             _write_config(path, {"$schema": "./schema.json", **keys})
-    except OSError as error:  # no permission, disk full
-        raise UsageError(f"{error.filename or root}: {error.strerror or error}.") from None
     _report(request, own)
     log.info(f"\nwritten: {root}/, {shared}, {', '.join(map(str, runs.values()))}")
     without = "with" if machine == "cuda" else "without"
@@ -90,8 +102,8 @@ def init_data(request: Request, machine: str, device: torch.device) -> None:
 
 
 def _check_free(request: Request, root: Path, configs: list[Path]) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", request.name, re.ASCII):
-        raise UsageError(f"--name {request.name!r}: use letters, digits, - and _ only; runs and files are named by it.")
+    if (root / UNFINISHED).is_file():  # the work of a call that was killed, which had found the place free
+        return
     ours = (root / DESCRIPTION).is_file()
     there = [path for path in [*configs, root] if path.exists()]
     if there and not ours:
@@ -104,9 +116,8 @@ def _check_free(request: Request, root: Path, configs: list[Path]) -> None:
 
 
 def _write_config(path: Path, keys: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = (f"    {json.dumps(key)}: {json.dumps(value)}" for key, value in keys.items())
-    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    write_whole(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def _report(request: Request, own: OwnData) -> None:

@@ -1,7 +1,6 @@
 """The demo data set: scenes of :mod:`dataloaders.sets.demo.scenes` on disk, in VOC layout."""
 
 import json
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from tqdm import tqdm
 from dataloaders.sets.demo.recipe import BACKGROUND_COLOUR, OBJECTS, recipe
 from dataloaders.sets.demo.scenes import draw_scene
 from utils.errors import UsageError
+from utils.folders import replacing, sole_maker
 
 CLASSES: tuple[str, ...] = ("background", *(c.name for c in OBJECTS))
 COLOURS: tuple[tuple[int, int, int], ...] = (BACKGROUND_COLOUR, *(c.colour for c in OBJECTS))
@@ -52,19 +52,16 @@ def make_demo(
     }
     if _read_mark(root) == made_from:
         return
-    if root.exists() and not (root / _MARK).is_file() and not (root.is_dir() and not any(root.iterdir())):
-        raise UsageError(
-            f"{root}: holds something that is not the demo data set. Move it away, or name another folder."
-        )
-
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as workplace:
-        new = Path(workplace) / "new"
-        _write_scenes(new / "VOCdevkit" / "VOC2012", seed, {"train": n_train, "val": n_val}, size, quiet)
-        (new / _MARK).write_text(json.dumps(made_from, indent=2) + "\n")
-        if root.exists():
-            root.rename(Path(workplace) / "old")
-        new.rename(root)
+    with sole_maker(root, wait=True):  # another run may be making it just now
+        if _read_mark(root) == made_from:
+            return
+        if root.exists() and not (root / _MARK).is_file() and not (root.is_dir() and not any(root.iterdir())):
+            raise UsageError(
+                f"{root}: holds something that is not the demo data set. Move it away, or name another folder."
+            )
+        with replacing(root) as new:
+            _write_scenes(new / "VOCdevkit" / "VOC2012", seed, {"train": n_train, "val": n_val}, size, quiet)
+            (new / _MARK).write_text(json.dumps(made_from, indent=2) + "\n")
 
 
 def _read_mark(root: Path) -> dict | None:
