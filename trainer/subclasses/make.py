@@ -20,7 +20,7 @@ from trainer.balanced_kmeans import BalancedKMeans, fit_distributed
 from trainer.subclasses.counts import fillable_counts, subclass_counts
 from trainer.subclasses.features import features_dir
 from trainer.subclasses.picture import save_subclass_picture
-from trainer.subclasses.samples import ImageSamples, samples_of_class
+from trainer.subclasses.samples import ClassSamples, ImageSamples
 from trainer.subclasses.table import FINISHED_CLASSES, PICTURE, TABLE, SubclassTable
 from utils.config import Config
 from utils.distributed import all_sum, barrier, failing_together, gather, is_main, rank, share
@@ -53,11 +53,14 @@ def make_subclasses(
 
     sizes, inertia = [], []
     finished = _FinishedClasses(config, images)
+    results = {index: finished.get(index, count) for index, count in enumerate(counts) if count > 1}
+    to_read = [index for index, result in results.items() if result is None]
+    samples = ClassSamples(images, to_read, np.max(gather(here), axis=0), config.model.out_dim)
     for index, (name, count) in enumerate(zip(data.classes, counts, strict=True)):
         title = f"{name}: {per_class[index]} samples in {count} subclasses"
-        result = finished.get(index, count)
+        result = results.get(index)
         if result is None:
-            result = _cluster(config, images, index, count, device, title)
+            result = _cluster(config, samples, index, count, device, title)
             if count > 1:
                 finished.keep(index, count, result)
         labels, error = result
@@ -87,16 +90,14 @@ def make_subclasses(
 
 
 def _cluster(
-    config: Config, images: list[ImageSamples], index: int, n_clusters: int, device: torch.device, title: str
+    config: Config, samples: ClassSamples, index: int, n_clusters: int, device: torch.device, title: str
 ) -> tuple[np.ndarray, float]:
-    """Cluster of every sample that ``images`` have of a class, in their order, and the inertia over all processes.
+    """Cluster of every sample that this process has of a class, in order, and the inertia over all processes.
 
     Plain k-means is the same algorithm without balance: all that is asked of a cluster is not to be empty.
     """
     if n_clusters == 1:
-        return np.zeros(sum(image.per_class[index] for image in images), np.int32), 0.0
-    with failing_together():
-        samples = samples_of_class(images, index, config.model.out_dim)
+        return np.zeros(sum(image.per_class[index] for image in samples.images), np.int32), 0.0
     bounds = {} if config.clustering_algorithm == "balanced_kmeans" else {"size_min": 1}
     estimator = BalancedKMeans(n_clusters, random_state=config.random_seed, device=device, **bounds)
     with progress(desc=title, unit="it") as bar:
@@ -105,7 +106,7 @@ def _cluster(
             bar.set_postfix(inertia=f"{inertia:.4g}", refresh=False)
             bar.update()
 
-        fit_distributed(estimator, samples, on_iteration=show)
+        fit_distributed(estimator, samples.take(index), on_iteration=show)
     return estimator.labels_, estimator.inertia_
 
 

@@ -13,12 +13,15 @@ from dataloaders.sets.description import Sample, SegmentationData
 from trainer.subclasses.features import features_command, features_dir
 from trainer.subclasses.table import PICTURE
 from utils.config import Config
+from utils.distributed import failing_together
 from utils.errors import UsageError
 from utils.files import write_whole
 from utils.logger import progress
 from utils.palette import voc_palette
 
 FEATURE_STRIDE = 8
+MAX_BYTES = 4 * 10**9
+"""Of samples that a process of stage 3 keeps at a time. VOC's largest split has 1 GB of them, Cityscapes' 6 GB."""
 
 
 class ImageSamples:
@@ -79,16 +82,17 @@ class ImageSamples:
         self.per_class = np.bincount(self.classes[self.classes != IGNORE], minlength=n_classes)
         self.subclasses = np.full(self.classes.shape, IGNORE, np.int32)
 
-    def of_class(self, index: int) -> np.ndarray:
-        """Samples of one class, float16 (n, out_dim).
+    def of_classes(self, indices: list[int]) -> list[np.ndarray]:
+        """Samples of each of these classes, float16 (n, out_dim); the feature file is read once.
 
         Raises
         ------
         UsageError
             They are not finite.
         """
-        found = self._feature()[:, self.classes == index].T.astype(np.float16, copy=False)
-        if not np.isfinite(found).all():
+        feature = np.array(self._feature())
+        found = [feature[:, self.classes == index].T.astype(np.float16, copy=False) for index in indices]
+        if not all(np.isfinite(samples).all() for samples in found):
             raise UsageError(
                 f"{self.path}: holds values that are not finite; the baseline has diverged, or the file is damaged. "
                 "Train stage 1 again with a lower learning rate, or run stage 2 again."
@@ -96,7 +100,7 @@ class ImageSamples:
         return found
 
     def assign(self, index: int, subclasses: np.ndarray) -> None:
-        """Put the subclasses (n,) of one class's samples, in the order of :meth:`of_class`, into the map."""
+        """Put the subclasses (n,) of one class's samples, in the order of :meth:`of_classes`, into the map."""
         self.subclasses[self.classes == index] = subclasses
 
     def save_map(self, folder: Path, n_subclasses: int) -> None:
@@ -114,18 +118,58 @@ class ImageSamples:
         return np.load(self.path, mmap_mode="r", allow_pickle=False)
 
 
-def samples_of_class(images: list[ImageSamples], index: int, out_dim: int) -> np.ndarray:
-    """The samples of one class in all ``images``, in their order: float16 (n, out_dim).
+class ClassSamples:
+    """The samples of one class after the other, from as few readings of the feature files as memory allows.
 
-    Only files of images that have the class are read, one at a time.
+    A reading takes the samples of as many classes as fit into ``limit``; a class that alone is larger is read alone.
+
+    Parameters
+    ----------
+    images
+        Images of this process.
+    classes
+        The classes that will be asked for, in that order.
+    largest
+        Samples of every class in the process that has most of it, so that all processes read in step.
+    out_dim
+        Channels of a feature.
+    limit
+        Bytes of samples that a process keeps.
     """
-    samples = np.empty((sum(image.per_class[index] for image in images), out_dim), np.float16)
-    at = 0
-    for image in images:
-        if n := image.per_class[index]:
-            samples[at : at + n] = image.of_class(index)
-            at += n
-    return samples
+
+    def __init__(
+        self, images: list[ImageSamples], classes: list[int], largest: np.ndarray, out_dim: int, limit: int = MAX_BYTES
+    ):
+        self.images, self.waiting, self.out_dim, self.limit = images, list(classes), out_dim, limit
+        self.bytes = {index: 2 * out_dim * int(largest[index]) for index in classes}
+        self.read: dict[int, np.ndarray] = {}
+
+    def take(self, index: int) -> np.ndarray:
+        """The samples of a class in all images, in their order: float16 (n, out_dim). They are handed over, not kept.
+
+        Raises
+        ------
+        UsageError
+            As ``ImageSamples.of_classes``, in every process.
+        """
+        if index not in self.read:
+            with failing_together():
+                self._read_next()
+        return self.read.pop(index)
+
+    def _read_next(self) -> None:
+        group, size = [], 0
+        while self.waiting and (not group or size + self.bytes[self.waiting[0]] <= self.limit):
+            group.append(self.waiting.pop(0))
+            size += self.bytes[group[-1]]
+        counts = {index: sum(int(image.per_class[index]) for image in self.images) for index in group}
+        self.read = {index: np.empty((n, self.out_dim), np.float16) for index, n in counts.items()}
+        at = dict.fromkeys(group, 0)
+        for image in progress(self.images, desc="features", unit="image"):
+            present = [index for index in group if image.per_class[index]]
+            for index, samples in zip(present, image.of_classes(present) if present else [], strict=True):
+                self.read[index][at[index] : at[index] + len(samples)] = samples
+                at[index] += len(samples)
 
 
 def samples_per_class(data: SegmentationData) -> np.ndarray:
