@@ -24,7 +24,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from dataloaders.check import decoder_complaints
-from dataloaders.reading import read_image, read_mask
+from dataloaders.images import read_image
+from dataloaders.reading import read_mask
 from utils.errors import UsageError
 from utils.palette import voc_palette
 

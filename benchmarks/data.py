@@ -123,11 +123,12 @@ def our_stream(samples: tuple[Sample, ...], setting: Setting, stream: str, subcl
     """The stream as ``trainer/loop/batches.py`` builds it for stage 4."""
     scales = LABELLED_SCALES if stream == "labelled" else UNLABELLED_SCALES
     geometry = Geometry(setting.crop_size, setting.base_size, scales, flip=True, rotate=False, blur=False)
-    if stream == "unlabelled":
-        return UnlabelledStream(samples, geometry, seed=0, cache_bytes=cache_bytes)
     classes = tuple(map(str, range(N_CLASSES)))
+    data = SegmentationData(classes, voc_palette(), samples, samples, (), ignore_index=255)
+    if stream == "unlabelled":
+        return UnlabelledStream(data, geometry, seed=0, cache_bytes=cache_bytes)
     return LabelledStream(
-        SegmentationData(classes, voc_palette(), samples, (), (), ignore_index=255),
+        data,
         geometry,
         seed=0,
         jitter=setting.jitter,

@@ -1,12 +1,14 @@
 """Data sets and streams: from files to batches. Knows no network and no loss."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from dataloaders.sets import cityscapes, voc
 from dataloaders.sets.cityscapes import open_cityscapes
-from dataloaders.sets.description import Sample, SegmentationData
+from dataloaders.sets.description import Sample, SegmentationData, find_root
+from dataloaders.sets.value_range import stored_value_range
 from dataloaders.sets.voc import open_custom, open_voc
 from utils.config import BASELINE, Config
 from utils.palette import CITYSCAPES_COLOURS, palette_of, voc_palette
@@ -31,7 +33,10 @@ def open_data(config: Config) -> SegmentationData:
         It cannot be opened. What is wrong with its images is said when they are first used.
     """
     openers = {"voc": open_voc, "cityscapes": open_cityscapes, "custom": open_custom, "demo": open_custom}
-    return openers[config.dataset](config)
+    data = openers[config.dataset](config)
+    stated = config.data.value_range
+    value_range = stored_value_range(find_root(config.data_dir, config.dataset)) if stated == "auto" else tuple(stated)
+    return replace(data, value_range=value_range)
 
 
 def parts_of_training(config: Config) -> tuple[str, ...]:

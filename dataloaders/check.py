@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,7 +10,8 @@ from functools import partial
 import cv2
 import numpy as np
 
-from dataloaders.reading import IGNORE, image_size, read_image
+from dataloaders.images import ValueRange, look_at_image
+from dataloaders.reading import IGNORE
 from dataloaders.sets.description import Sample, SegmentationData, listed
 from utils.config import Config
 from utils.errors import UsageError
@@ -30,6 +31,8 @@ class Finding:
         Height and width of the image; None where it cannot be used.
     turned
         Whether its EXIF orientation turned it by 90 degrees.
+    values
+        The least and the greatest value of a 16-bit image; None for any other.
     pixels
         int64 (C + 1,), pixels of every class and of none; None without a mask.
     wrong
@@ -38,6 +41,7 @@ class Finding:
 
     size: tuple[int, int] | None = None
     turned: bool = False
+    values: ValueRange | None = None
     pixels: np.ndarray | None = None
     wrong: list[str] = field(default_factory=list)
 
@@ -50,6 +54,11 @@ class DataReport:
     findings: dict[str, list[Finding]]
     notes: list[str]
     leaks: list[str] = field(default_factory=list)
+
+    @property
+    def value_range(self) -> ValueRange | None:
+        """The least and the greatest value of all 16-bit images; None where there are none."""
+        return range_of([one.values for found in self.findings.values() for one in found])
 
     @property
     def wrong(self) -> list[str]:
@@ -110,6 +119,12 @@ def _leaks(data: SegmentationData, parts: Sequence[str]) -> list[str]:
     ]
 
 
+def range_of(extents: Iterable[ValueRange | None]) -> ValueRange | None:
+    """The least and the greatest of the values of many images."""
+    found = [extent for extent in extents if extent is not None]
+    return (min(low for low, _ in found), max(high for _, high in found)) if found else None
+
+
 def refuse_void_masks(data: SegmentationData, split: str) -> None:
     """Refuse masks without a pixel of a class, before a run trains or is evaluated on them.
 
@@ -154,12 +169,13 @@ def _look(data: SegmentationData, sample: Sample) -> Finding:
                 finding.wrong.append(str(error))
         if image is None:
             try:
-                image = read_image(sample.image, upright=True)
+                image = data.read_image(sample)
             except UsageError as error:
                 finding.wrong = list(dict.fromkeys([*finding.wrong, str(error)]))
     if image is not None:
-        finding.size = image.shape[:2]
-        finding.turned = image_size(sample.image) != finding.size
+        look = look_at_image(sample.image)
+        finding.size, finding.values = image.shape[:2], look.values
+        finding.turned = look.stored_size != finding.size
     if mask is not None:
         finding.pixels = np.bincount(np.where(mask == IGNORE, n_classes, mask).ravel(), minlength=n_classes + 1)
     finding.wrong += [f"{sample.image}: is damaged ({line})." for line in complaints if line.startswith("Corrupt JPEG")]
@@ -208,4 +224,10 @@ def _notes(config: Config, data: SegmentationData, findings: dict[str, list[Find
     both = {sample.image for sample in data.labelled} & {sample.image for sample in data.unlabelled}
     if both:
         notes.append(f"{len(both):,} labelled images are unlabelled images as well, such as {min(both)}")
+    held = range_of([one.values for found in findings.values() for one in found])
+    if held and data.value_range and (held[0] < data.value_range[0] or held[1] > data.value_range[1]):
+        notes.append(
+            f"16-bit images hold values from {held[0]} to {held[1]}, but data.value_range is {data.value_range[0]} to "
+            f"{data.value_range[1]}: what lies beyond is cut off"
+        )
     return notes

@@ -1,5 +1,6 @@
 """Image files as arrays, each checked as it is read (docs/data.md says what is taken and what refused)."""
 
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -8,22 +9,29 @@ import numpy as np
 
 from dataloaders.opening import content_of, opened, orientation_of, unreadable
 from utils.errors import UsageError
+from utils.logger import log
 
 ValueRange = tuple[int, int]
 """The darkest and the brightest value of a data set's images of more than 8 bit."""
 _EXTRA_SAMPLES, _ALPHA = 338, 2  # TIFF: a band beside the colours, and that it is alpha
 _PLANES, _SEPARATE = 284, 2  # TIFF: one band after the other
+_warned: list[Path | str] = []
 cv2.setLogLevel(0)  # the messages say the same with the name of the file
 
 
-def read_image(path: Path, *, upright: bool = False, value_range: ValueRange | None = None) -> np.ndarray:
-    """An image file as RGB, uint8 (H, W, 3).
+def read_image(
+    path: Path, *, mask_size: tuple[int, int] | None = None, value_range: ValueRange | None = None
+) -> np.ndarray:
+    """An image file as RGB, uint8 (H, W, 3), upright as viewers show it: turned as its EXIF orientation says.
 
     16-bit values are brought to 8 bit, gray and CMYK to RGB; transparency and other bands beyond the third are
-    dropped. ``upright`` turns the image as its EXIF orientation says.
+    dropped.
 
     Parameters
     ----------
+    mask_size
+        Height and width of the image's mask: where only the stored pixels have this size, the mask was drawn on them,
+        and they stay as they are.
     value_range
         The values that become 0 and 255, of an image of 16 bit; None takes the whole range of the type.
 
@@ -34,15 +42,63 @@ def read_image(path: Path, *, upright: bool = False, value_range: ValueRange | N
     """
     pixels, orientation, is_upright = _decode(path)
     image = as_rgb(pixels, path, value_range)
-    if upright == is_upright:
-        return image
-    return turned(image, orientation if upright else _INVERSE.get(orientation, orientation))
+    other = turned(image, _INVERSE.get(orientation, orientation) if is_upright else orientation)
+    upright, stored = (image, other) if is_upright else (other, image)
+    return stored if mask_size == stored.shape[:2] != upright.shape[:2] else upright
+
+
+@dataclass(frozen=True)
+class ImageLook:
+    """What the header of an image says.
+
+    Attributes
+    ----------
+    size, stored_size
+        (H, W) as viewers show it, and as it is stored: its EXIF orientation may turn it by 90 degrees.
+    mode
+        Pillow's.
+    is_turned
+        Whether it has an EXIF orientation other than the plain one.
+    values
+        The least and the greatest value of an image of more than 8 bit; for these all pixels are read.
+    """
+
+    size: tuple[int, int]
+    stored_size: tuple[int, int]
+    mode: str
+    is_turned: bool
+    values: ValueRange | None
+
+
+def look_at_image(path: Path) -> ImageLook:
+    """The header of an image, and the values of a deep one.
+
+    Raises
+    ------
+    UsageError
+        The file is no image that can be read.
+    """
+    with opened(path, path, "an image") as image:
+        size = stored = image.height, image.width
+        mode, orientation = image.mode, orientation_of(image)
+        if orientation >= 5:
+            size, stored = (size, size[::-1]) if image.format == "TIFF" else (size[::-1], size)  # Pillow turns a TIFF
+        deep = image.format == "TIFF" and max(image.tag_v2.get(258, (1,))) > 8
+        if image.format == "PNG":
+            image.fp.seek(24)
+            deep = image.fp.read(1) == b"\x10"
+    values = None
+    if deep:
+        pixels, _, _ = _decode(path)
+        as_rgb(pixels[:1, :1], path)  # refuses what has no range
+        values = int(pixels.min()), int(pixels.max())
+    return ImageLook(size, stored, mode, orientation > 1, values)
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image or mask file, as stored, from its header."""
+    """Height and width of an image or mask file, from its header, as viewers show it."""
     with opened(path, path, "an image") as image:
-        turn = image.format == "TIFF" and orientation_of(image) >= 5
+        turn = image.format != "TIFF" and orientation_of(image) >= 5  # a TIFF's size is the turned one's already
         return (image.width, image.height) if turn else (image.height, image.width)
 
 
@@ -69,8 +125,23 @@ def as_rgb(pixels: np.ndarray, path: Path | str, value_range: ValueRange | None 
                 f"{path}: holds {8 * pixels.dtype.itemsize}-bit {kind}, whose range of brightness nobody knows. Save "
                 "it with 8 or 16 bits."
             )
-        pixels = _eight_bit_table(pixels.dtype.str, value_range)[pixels.view(np.uint16)]
+        if value_range is None:
+            _warn_of_unused_range(pixels, path)
+        pixels = _eight_bit_table(pixels.dtype.str, value_range)[np.ascontiguousarray(pixels).view(np.uint16)]
     return pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+
+
+def _warn_of_unused_range(pixels: np.ndarray, path: Path | str) -> None:
+    """Say once a process that a 16-bit image uses little of its type's range."""
+    low, high = int(pixels.min()), int(pixels.max())
+    if _warned or high - low >= 2**16 / 4 or pixels.size == 1:
+        return
+    _warned.append(path)
+    log.warning(
+        f"{path}: its 16-bit values go from {low} to {high}, less than a quarter of the type's range, and few gray "
+        "levels are left of them. `--check_data True` finds and stores the range of a data set's files; "
+        "--set data.value_range=[LOW,HIGH] says it."
+    )
 
 
 @cache

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dataloaders.geometry import MULTIPLE
-from dataloaders.reading import image_size
+from dataloaders.images import image_size
 from dataloaders.sets.description import Sample
 from dataloaders.streams import LABELLED, UNLABELLED, EvaluationStream
 from utils.errors import UsageError
@@ -75,7 +75,7 @@ class SameSizeSampler(Sampler[list[int]]):
             batches = [[index] for index in range(len(samples))]
         else:
             for index, sample in enumerate(samples):
-                height, width = image_size(sample.label)  # the image's once it is upright
+                height, width = image_size(sample.label)  # the image's
                 padded = -(-height // MULTIPLE), -(-width // MULTIPLE)
                 by_size.setdefault(padded, []).append(index)
             batches = [

@@ -20,6 +20,7 @@ _TIFF_KINDS = {2: "signed whole numbers", 3: "floating-point numbers", 5: "compl
 
 # Whatever this would say without a name, the messages below say with the name of the file.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)
 
 
 def content_of(path: Path, what: str) -> bytes:

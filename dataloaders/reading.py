@@ -8,8 +8,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dataloaders.images import image_size as image_size
-from dataloaders.images import read_image as read_image
 from dataloaders.images import turned
 from dataloaders.opening import MAX_PIXELS, content_of, opened, orientation_of
 from utils.errors import UsageError

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from dataloaders.cache import SharedCache
 from dataloaders.geometry import Geometry, pad_to_multiple
 from dataloaders.photometry import draw_photometry
-from dataloaders.reading import read_image, read_subclass_map
+from dataloaders.reading import read_subclass_map
 from dataloaders.sets.description import Sample, SegmentationData
 from utils.errors import UsageError
 
@@ -140,8 +140,12 @@ class UnlabelledStream(_TrainingStream):
     number = UNLABELLED
     n_masks = 0
 
+    def __init__(self, data: SegmentationData, geometry: Geometry, **options):
+        super().__init__(data.unlabelled, geometry, **options)
+        self.data = data
+
     def _read(self, sample: Sample) -> tuple[np.ndarray, list[np.ndarray]]:
-        return read_image(sample.image, upright=True), []
+        return self.data.read_image(sample), []
 
     def _item(self, sample: Sample, image: torch.Tensor, masks: list[np.ndarray], rng: np.random.Generator) -> dict:
         return {"id": sample.id, "image": image, "photometry": torch.from_numpy(draw_photometry(rng, strong=True))}

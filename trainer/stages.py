@@ -9,6 +9,8 @@ import torch
 from dataloaders import SegmentationData, make_ready, open_data, parts_of_training
 from dataloaders.check import check_data as check_every_file
 from dataloaders.check import refuse_leaks, refuse_void_masks
+from dataloaders.sets.description import find_root
+from dataloaders.sets.value_range import store_value_range
 from trainer.alike import refuse_other_data
 from trainer.evaluation.comparison import save_comparison
 from trainer.evaluation.evaluate import (
@@ -255,8 +257,12 @@ def _report(config: Config, data: SegmentationData, **more) -> None:
 
 def check_data(config: Config, options: Options, device: torch.device) -> int:
     """Every file of the run read once; 1 where one of them is wrong."""
-    report = check_every_file(config, open_data(config), options.processes)
+    data = open_data(config)
+    report = check_every_file(config, data, options.processes)
     print(report.text())
+    if report.value_range and data.value_range is None:
+        where = store_value_range(find_root(config.data_dir, config.dataset), report.value_range)
+        print(f"stored: the range of the 16-bit images, {report.value_range[0]} to {report.value_range[1]}, in {where}")
     return 1 if report.wrong else 0
 
 
@@ -277,6 +283,6 @@ def export(config: Config, options: Options, device: torch.device) -> None:
     """The network for other programs."""
     path = best_model(config, options.resume)
     output = Path(options.output) if options.output else config.run_dir / f"model{SUFFIXES[options.export]}"
-    network, classes, _ = read_network(path, config)
+    network, classes, _, _ = read_network(path, config)
     export_network(network, classes, options.export, output)
     log.info(f"exported network; {output}")

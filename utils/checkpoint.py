@@ -1,8 +1,8 @@
 """Checkpoints: the original's four entries, and what going on exactly needs.
 
 ``arch``, ``epoch``, ``state_dict`` (names with ``module.``) and ``monitor_best`` have the original's meaning, so
-each side reads the other's files. ``classes`` and ``colours`` (so that a checkpoint predicts by itself) and ``resume``
-are ours alone.
+each side reads the other's files. ``classes``, ``colours`` and ``value_range`` (so that a checkpoint predicts by
+itself) and ``resume`` are ours alone.
 """
 
 import hashlib
@@ -38,12 +38,14 @@ def save_checkpoint(
     best: float | None,
     classes: tuple[str, ...],
     colours: np.ndarray,
+    value_range: tuple[int, int] | None = None,
     resume: dict | None = None,
     keep: Path | None = None,
 ) -> None:
     """Write a checkpoint of ``network`` (unwrapped) atomically; with ``keep``, the one before under that name.
 
-    ``colours`` are the classes' RGB, uint8 (C, 3). No best yet is written as -inf, as the original does.
+    ``colours`` are the classes' RGB, uint8 (C, 3), ``value_range`` the values of 16-bit images that were black and
+    white. No best yet is written as -inf, as the original does.
 
     Raises
     ------
@@ -66,6 +68,8 @@ def save_checkpoint(
         "classes": list(classes),
         "colours": colours.tolist(),
     }
+    if value_range is not None:
+        contents["value_range"] = list(value_range)
     if resume is not None:
         contents["resume"] = resume
     write_atomically(path, lambda file: torch.save(contents, file), keep=keep)
@@ -128,6 +132,7 @@ class _Others(BaseModel):
     monitor_best: float | None = None
     classes: list[Annotated[str, AfterValidator(plain_text)]] | None = Field(None, min_length=2, max_length=255)
     colours: list[Annotated[list[Channel], Field(min_length=3, max_length=3)]] | None = None
+    value_range: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
     resume: dict[str, Any] | None = None
 
     @model_validator(mode="after")

@@ -100,6 +100,19 @@ class DataConfig(Section):
         "of a stream is decoded once and not at every draw; 0 keeps nothing",
     )
 
+    value_range: Literal["auto"] | Annotated[list[int], Field(min_length=2, max_length=2)] = Field(
+        "auto",
+        description="the values of 16-bit images that become black and white; auto: what --init_data or --check_data "
+        "found in the data set's files, else the whole range of the type",
+    )
+
+    @field_validator("value_range")
+    @classmethod
+    def _ascending(cls, value: Any) -> Any:
+        if value != "auto" and not -(2**15) <= value[0] < value[1] < 2**16:
+            raise ValueError("must be two 16-bit values, the darker one first")
+        return value
+
 
 class ValidationConfig(Section):
     obsolete = frozenset({"split", "stride", "shuffle", "val"})

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from PIL import Image
-
+from dataloaders.check import range_of
+from dataloaders.images import ImageLook, look_at_image
 from dataloaders.own.classes import ClassProposal, propose_classes
 from dataloaders.own.masks import (
     MaskContents,
@@ -19,7 +19,6 @@ from dataloaders.own.masks import (
 )
 from dataloaders.own.pairs import Pairs, find_pairs
 from dataloaders.own.split import Split, split_masked
-from dataloaders.reading import image_size
 from dataloaders.sets.described import DESCRIPTION, MASKS, Description
 from utils.errors import UsageError
 from utils.folders import replacing
@@ -36,8 +35,8 @@ class OwnData:
 
     Attributes
     ----------
-    sizes, modes
-        (H, W) and Pillow's mode of every image.
+    images
+        What the header of every image says.
     pixels
         Pixels of every class index by image id, for the images that have masks.
     by_colour
@@ -46,8 +45,7 @@ class OwnData:
 
     description: Description
     pairs: Pairs
-    sizes: list[tuple[int, int]]
-    modes: list[str]
+    images: list[ImageLook]
     mask_modes: list[str]
     classes: ClassProposal
     by_colour: bool
@@ -81,11 +79,11 @@ def make_own_data(
         The data do not make a run: the message says what is wrong and where.
     """
     pairs = find_pairs(images_folder, masks_folder)
-    looks = for_each(_look_at_image, list(pairs.images.values()), workers=cores(), label="images")
-    sizes = dict(zip(pairs.images, (size for size, _ in looks), strict=True))
+    looks = for_each(look_at_image, list(pairs.images.values()), workers=cores(), label="images")
+    look_of = dict(zip(pairs.images, looks, strict=True))
     contents = for_each(look_at_mask, list(pairs.masks.values()), workers=cores(), label="masks")
     masks = dict(zip(pairs.masks, contents, strict=True))
-    check_sizes(masks, sizes)
+    check_sizes(masks, look_of)
 
     by_colour = are_read_by_colour(contents)
     by_value = {id_: pixels_of(mask, by_colour) for id_, mask in masks.items()}
@@ -117,27 +115,20 @@ def make_own_data(
         labelled={id_: paths[id_] for id_ in split.labelled},
         validation={id_: paths[id_] for id_ in split.validation},
         unlabelled={id_: paths[id_] for id_ in unlabelled},
+        value_range=range_of(look.values for look in looks),
     )
     wanted = {id_: pairs.masks[id_] for id_ in (*split.labelled, *split.validation)}
     _write(root, description, wanted, classes, by_colour)
     return OwnData(
         description=description,
         pairs=pairs,
-        sizes=list(sizes.values()),
-        modes=[mode for _, mode in looks],
+        images=looks,
         mask_modes=[mask.mode for mask in contents],
         classes=classes,
         by_colour=by_colour,
         pixels=pixels,
         split=split,
     )
-
-
-def _look_at_image(path: Path) -> tuple[tuple[int, int], str]:
-    """(H, W) and mode, from the header."""
-    size = image_size(path)
-    with Image.open(path) as image:
-        return size, image.mode
 
 
 def _palette_of(masks: list[MaskContents]) -> dict[int, int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from dataloaders.images import ImageLook
 from dataloaders.own.pairs import some
 from utils.errors import UsageError
 from utils.palette import save_mask
@@ -118,12 +119,12 @@ def write_index_mask(source: Path, target: Path, values: Sequence[int], by_colou
     save_mask(target, np.where(ascending[at] == found, order[at], IGNORE), palette)
 
 
-def check_sizes(masks: dict[str, MaskContents], images: dict[str, tuple[int, int]]) -> None:
-    """Raise unless every mask has the size of its image."""
+def check_sizes(masks: dict[str, MaskContents], images: dict[str, ImageLook]) -> None:
+    """Raise unless every mask has the size of its image, as viewers show it or as it is stored."""
     wrong = [
-        f"{mask.path} ({mask.size[1]} x {mask.size[0]}, image {images[id_][1]} x {images[id_][0]})"
+        f"{mask.path} ({mask.size[1]} x {mask.size[0]}, image {images[id_].size[1]} x {images[id_].size[0]})"
         for id_, mask in masks.items()
-        if mask.size != images[id_]
+        if mask.size not in (images[id_].size, images[id_].stored_size)
     ]
     if wrong:
         raise UsageError(f"{len(wrong)} masks have not the size of their images: {some(wrong)}. Mend or remove them.")

@@ -49,6 +49,7 @@ class Description(BaseModel):
     labelled: Images
     validation: Images
     unlabelled: Images
+    value_range: tuple[int, int] | None = None
 
     def text(self) -> str:
         """The file's text: an image a line."""

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloaders.reading import read_image, read_mask
+from dataloaders.images import ValueRange, read_image
+from dataloaders.reading import read_mask
 from utils.errors import UsageError
 from utils.inputs import plain_text, read_plain
 
@@ -61,6 +62,8 @@ class SegmentationData:
         The images of a run, looked up when they are first used. Labelled and validation samples have masks.
     ignore_index
         The mask value of pixels without a class.
+    value_range
+        The values of 16-bit images that become black and white; None is the whole range of the type.
 
     Raises
     ------
@@ -76,6 +79,7 @@ class SegmentationData:
     unlabelled: Sequence[Sample]
     validation: Sequence[Sample]
     ignore_index: int = field(kw_only=True)
+    value_range: ValueRange | None = field(default=None, kw_only=True)
 
     def __post_init__(self):
         if not 2 <= len(self.classes) <= 255:
@@ -109,7 +113,7 @@ class SegmentationData:
     def read_pair(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
         """Image, uint8 (H, W, 3), and class mask, int16 (H, W), of a sample that has a mask.
 
-        The mask says whether the EXIF orientation counts: the image is turned only where that makes the two fit.
+        The image is upright, as viewers show it, unless the mask was drawn on the stored pixels, as its size says.
 
         Raises
         ------
@@ -117,16 +121,17 @@ class SegmentationData:
             One of them cannot be read, or they are not of one size.
         """
         mask = self.read_mask(sample.label)
-        image = read_image(sample.image)
+        image = self.read_image(sample, mask.shape)
         if image.shape[:2] != mask.shape:
-            upright = read_image(sample.image, upright=True)
-            if upright.shape[:2] != mask.shape:
-                raise UsageError(
-                    f"{sample.label}: is {mask.shape[1]} x {mask.shape[0]} pixels, but its image {sample.image} is "
-                    f"{image.shape[1]} x {image.shape[0]}. Make them the same size."
-                )
-            image = upright
+            raise UsageError(
+                f"{sample.label}: is {mask.shape[1]} x {mask.shape[0]} pixels, but its image {sample.image} is "
+                f"{image.shape[1]} x {image.shape[0]}. Make them the same size."
+            )
         return image, mask
+
+    def read_image(self, sample: Sample, mask_size: tuple[int, int] | None = None) -> np.ndarray:
+        """The image of a sample, uint8 (H, W, 3), as ``dataloaders.images.read_image`` gives it."""
+        return read_image(sample.image, mask_size=mask_size, value_range=self.value_range)
 
 
 def _checked(part: str, samples: Sequence[Sample]) -> Sequence[Sample]:

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from dataloaders.images import read_image
 from dataloaders.loaders import DrawSampler, SameSizeSampler, evaluation_loader, training_loader
-from dataloaders.reading import read_image
 from dataloaders.sets.description import Sample
 from dataloaders.streams import EvaluationStream
 from tests.dataloaders.miniature import data_of, labelled_stream, same_items, write_image, write_mask

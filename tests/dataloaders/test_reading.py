@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from dataloaders import reading
+from dataloaders.images import image_size, read_image
 from dataloaders.prepare.pictures import uncompressed_png
-from dataloaders.reading import IGNORE, image_size, read_image, read_mask, read_subclass_map
-from tests.dataloaders.miniature import save_turned, write_image, write_mask
+from dataloaders.reading import IGNORE, read_mask, read_subclass_map
+from tests.dataloaders.miniature import write_image, write_mask
 from utils.errors import UsageError
 from utils.palette import palette_of, save_mask, voc_palette
 
@@ -209,13 +210,6 @@ def test_16_bit_image_keeps_its_brightness(tmp_path, values):
     found = read_image(tmp_path / "image.png")
     assert found.dtype == np.uint8
     assert np.array_equal(found[..., ::-1], values if values.ndim == 3 else np.dstack([values] * 3))
-
-
-def test_orientation_tag_is_followed_where_asked(tmp_path):
-    path = save_turned(tmp_path / "image.jpg", (4, 6))
-    assert read_image(path).shape == (4, 6, 3)
-    assert read_image(path, upright=True).shape == (6, 4, 3)
-    assert image_size(path) == (4, 6)
 
 
 @pytest.mark.filterwarnings("ignore:Truncated File Read")

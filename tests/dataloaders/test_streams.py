@@ -4,8 +4,9 @@ import torch
 from PIL import Image
 
 from dataloaders.geometry import Geometry
+from dataloaders.images import read_image
 from dataloaders.loaders import DrawSampler, training_loader
-from dataloaders.reading import IGNORE, read_image
+from dataloaders.reading import IGNORE
 from dataloaders.sets.description import Sample
 from dataloaders.streams import EvaluationStream, UnlabelledStream
 from tests.dataloaders.miniature import GEOMETRY, data_of, labelled_stream, same_items, write_image, write_mask
@@ -14,8 +15,12 @@ from utils.errors import UsageError
 PLAIN = Geometry(crop_size=8, base_size=8, scales=None, flip=False, rotate=False, blur=False)
 
 
+def unlabelled_stream(samples, seed=0):
+    return UnlabelledStream(data_of(unlabelled=samples), GEOMETRY, seed=seed)
+
+
 def test_item_follows_from_seed_and_draw_alone(samples):
-    for make in (labelled_stream, lambda samples, seed=0: UnlabelledStream(samples, GEOMETRY, seed=seed)):
+    for make in (labelled_stream, unlabelled_stream):
         stream = make(samples)
         item = stream[2, 11]
         assert same_items(item, make(samples)[2, 11])
@@ -32,7 +37,7 @@ def with_bad_ones(samples):
 
 
 def streams(samples, **more):
-    return labelled_stream(samples, **more), UnlabelledStream(samples, GEOMETRY, seed=0, **more)
+    return labelled_stream(samples, **more), UnlabelledStream(data_of(unlabelled=samples), GEOMETRY, seed=0, **more)
 
 
 def test_bad_sample_is_an_error_unless_it_may_be_skipped(with_bad_ones):
@@ -163,13 +168,13 @@ def test_unlabelled_stream_opens_no_mask(samples):
     for sample in samples:
         sample.label.unlink()
     for unlabelled in (samples, tuple(Sample(sample.id, sample.image) for sample in samples)):
-        item = UnlabelledStream(unlabelled, GEOMETRY, seed=0)[3, 0]
+        item = UnlabelledStream(data_of(unlabelled=unlabelled), GEOMETRY, seed=0)[3, 0]
         assert item.keys() == {"id", "image", "photometry", "bad"}
         assert item["image"].shape == (3, 16, 16)
 
 
 def test_unlabelled_stream_draws_the_strong_view(samples):
-    stream = UnlabelledStream(samples, PLAIN, seed=0)
+    stream = UnlabelledStream(data_of(unlabelled=samples), PLAIN, seed=0)
     drawn = torch.stack([stream[0, draw]["photometry"] for draw in range(200)])
     assert drawn[:, 0].mean() == pytest.approx(0.5, abs=0.12)
     assert drawn[:, 2].mean() == pytest.approx(0.2, abs=0.12)

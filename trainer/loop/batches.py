@@ -67,7 +67,7 @@ class TrainingBatches:
         self.unlabelled = None
         if subclass_dir is not None:
             geometry = Geometry.from_config(unsupervised, UNLABELLED_SCALES)
-            unlabelled = UnlabelledStream(data.unlabelled, geometry, **common)
+            unlabelled = UnlabelledStream(data, geometry, **common)
             first = min(max(start, unsupervised_from), iterations)
             self.unlabelled = self._loader(unlabelled, unsupervised, UNLABELLED, first)
 

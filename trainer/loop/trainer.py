@@ -249,6 +249,7 @@ class Trainer:
             best=self.best,
             classes=self.data.classes,
             colours=self.data.palette[: self.n_classes],
+            value_range=self.data.value_range,
             **more,
         )
 

@@ -77,7 +77,7 @@ def _init_data(request: Request, root: Path, machine: str, device: torch.device)
         n_labelled=request.labelled,
     )
     n_labelled, n_unlabelled = len(own.description.labelled), len(own.description.unlabelled)
-    settings = propose_settings(own.sizes, n_labelled, n_unlabelled, MACHINES[machine])
+    settings = propose_settings([image.size for image in own.images], n_labelled, n_unlabelled, MACHINES[machine])
     place = {"dataset": "custom", "data_dir": root.as_posix()}
     configs = shared.parents[1]
     configs.mkdir(exist_ok=True)
@@ -122,13 +122,14 @@ def _write_config(path: Path, keys: dict[str, Any]) -> None:
 
 def _report(request: Request, own: OwnData) -> None:
     split, pairs = own.split, own.pairs
-    log.info(f"{request.images}: {len(pairs.images)} images; {_sizes(own.sizes)}; modes {_tally(own.modes)}")
+    sizes, modes = [image.size for image in own.images], [image.mode for image in own.images]
+    log.info(f"{request.images}: {len(pairs.images)} images; {_sizes(sizes)}; modes {_tally(modes)}")
     read_by = "colour" if own.by_colour else "value"
     log.info(f"{request.masks}: masks of {len(pairs.masks)} images; modes {_tally(own.mask_modes)}; read by {read_by}")
     if pairs.strays:
         names = [path.name for path in pairs.strays]
         log.warning(f"{len(names)} masks have no image and are left out: {some(names)}")
-    for note in own.classes.notes:
+    for note in [*own.classes.notes, *_image_notes(own)]:
         log.info(f"assumed: {note}")
     log.info(
         f"split: {len(split.labelled)} labelled, {len(split.validation)} validation, "
@@ -151,6 +152,23 @@ def _report(request: Request, own: OwnData) -> None:
         missing = [name for index, name in enumerate(own.classes.names) if not counts[index]]
         if missing:
             log.warning(f"no {what} image has the class {some(missing)}")
+
+
+def _image_notes(own: OwnData) -> list[str]:
+    notes = []
+    if own.description.value_range:
+        low, high = own.description.value_range
+        notes.append(
+            f"16-bit values go from {low} (black) to {high} (white), the range of all images; "
+            f'"value_range" in {DESCRIPTION}'
+        )
+    undecided = sum(image.is_turned and image.size == image.stored_size for image in own.images)
+    if undecided:
+        notes.append(
+            f"{undecided} images have an EXIF orientation that their size does not tell; masks are taken as drawn on "
+            "what viewers show"
+        )
+    return notes
 
 
 def _sum(own: OwnData, ids: list[str]) -> Counter:

@@ -128,7 +128,7 @@ def output_names(images: list[Path]) -> list[str]:
 
 def _predict_image(predictor: Predictor, path: Path) -> dict[str, Image.Image]:
     """What is written of an image, by the folder that it goes to."""
-    image, pictures = as_rgb(path), {}
+    image, pictures = as_rgb(path, predictor.value_range), {}
     if predictor.settings.confidence:
         labels, confidence = predictor.predict_with_confidence(image)
         pictures["confidence"] = Image.fromarray(np.round(255 * confidence).astype(np.uint8))

@@ -9,9 +9,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dataloaders import published_classes
+from dataloaders import images, published_classes
 from dataloaders.geometry import resize_image
-from dataloaders.reading import read_image
+from dataloaders.images import ValueRange, read_image
+from dataloaders.opening import orientation_of
 from models import build_network
 from models.architecture import infer_architecture
 from models.execution import count_not_finite, refuse_not_finite
@@ -45,6 +46,8 @@ class Predictor:
         Windows, scales and flip.
     precision
         As ``trainer.precision``.
+    value_range
+        The values of 16-bit images that become black and white; None is the whole range of the type.
     """
 
     def __init__(
@@ -56,14 +59,16 @@ class Predictor:
         device: torch.device | str = "cpu",
         settings: PredictConfig | None = None,
         precision: str = "auto",
+        value_range: ValueRange | None = None,
     ):
+        self.value_range = value_range
         self.logits_of = WholeImages(network, torch.device(device), precision)
         self.classes, self.palette = classes, palette
         self.settings = settings or PredictConfig()
 
     def predict(self, image: ImageLike) -> np.ndarray:
         """Class indices, uint8 (H, W)."""
-        image = as_rgb(image)
+        image = as_rgb(image, self.value_range)
         labels = np.empty(image.shape[:2], np.uint8)
         for rows, logits in self._logits(image):
             labels[rows] = _labels(logits)
@@ -71,7 +76,7 @@ class Predictor:
 
     def predict_with_confidence(self, image: ImageLike) -> tuple[np.ndarray, np.ndarray]:
         """Class indices, uint8 (H, W), and the probability of each, float32 (H, W)."""
-        image = as_rgb(image)
+        image = as_rgb(image, self.value_range)
         labels, confidence = np.empty(image.shape[:2], np.uint8), np.empty(image.shape[:2], np.float32)
         for rows, logits in self._logits(image):
             labels[rows] = _labels(logits)
@@ -80,7 +85,7 @@ class Predictor:
 
     def probabilities(self, image: ImageLike) -> np.ndarray:
         """The probability of every class, float32 (C, H, W): 4 x C bytes a pixel."""
-        bands = [logits.softmax(0).cpu().numpy() for _, logits in self._logits(as_rgb(image))]
+        bands = [logits.softmax(0).cpu().numpy() for _, logits in self._logits(as_rgb(image, self.value_range))]
         return np.concatenate(bands, axis=1)
 
     @torch.inference_mode()
@@ -140,7 +145,7 @@ def load_model(
     """
     if config is not None and not isinstance(config, Config):
         config = load_config(config)
-    network, classes, palette = read_network(Path(checkpoint), config)
+    network, classes, palette, value_range = read_network(Path(checkpoint), config)
     return Predictor(
         network,
         classes=classes,
@@ -148,11 +153,13 @@ def load_model(
         device=device if isinstance(device, torch.device) else choose_device(device),
         settings=settings or (config.predict if config else None),
         precision=config.trainer.precision if config else "auto",
+        value_range=value_range,
     )
 
 
-def read_network(path: Path, config: Config | None) -> tuple[nn.Module, tuple[str, ...], np.ndarray]:
-    """The network that a checkpoint holds, on the CPU; names and colours of its classes, as ``load_model`` says.
+def read_network(path: Path, config: Config | None) -> tuple[nn.Module, tuple[str, ...], np.ndarray, ValueRange | None]:
+    """The network that a checkpoint holds, on the CPU; names and colours of its classes, as ``load_model`` says; and
+    the range of the 16-bit images that it was trained on, unless the configuration says another.
 
     Raises
     ------
@@ -169,11 +176,14 @@ def read_network(path: Path, config: Config | None) -> tuple[nn.Module, tuple[st
         check_fit(build_network(**architecture), contents["state_dict"], path)
     network = build_network(**architecture)
     load_weights(network, contents["state_dict"], path)
-    return network, *_classes(path, contents, config, architecture["n_classes"])
+    stated = config.data.value_range if config else "auto"
+    value_range = contents.get("value_range") if stated == "auto" else stated
+    classes, palette = _classes(path, contents, config, architecture["n_classes"])
+    return network, classes, palette, tuple(value_range) if value_range else None
 
 
-def as_rgb(image: ImageLike) -> np.ndarray:
-    """RGB as uint8 (H, W, 3) of whatever ``predict`` takes.
+def as_rgb(image: ImageLike, value_range: ValueRange | None = None) -> np.ndarray:
+    """RGB as uint8 (H, W, 3) of whatever ``predict`` takes; files and PIL images upright, as viewers show them.
 
     Raises
     ------
@@ -181,9 +191,12 @@ def as_rgb(image: ImageLike) -> np.ndarray:
         The file cannot be read, or the array is of another shape or type.
     """
     if isinstance(image, str | Path):
-        return read_image(Path(image))
+        return read_image(Path(image), value_range=value_range)
     if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
+        image.load()  # which turns a TIFF, and finds the orientation of a PNG
+        values = np.asarray(image if image.mode[0] in "IF" else image.convert("RGB"))
+        upright = values if image.format == "TIFF" else images.turned(values, orientation_of(image))
+        return images.as_rgb(upright, "the PIL image", value_range)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise UsageError(
             f"an image must be uint8 (height, width, 3) in the order red, green, blue, not {image.dtype} {image.shape}"

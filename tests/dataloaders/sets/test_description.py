@@ -111,7 +111,7 @@ def test_mask_says_whether_its_image_is_turned(tmp_path, size):
 
 def test_mask_of_another_size_names_both_files(tmp_path):
     image = save_turned(tmp_path / "image.jpg", (4, 6))
-    with pytest.raises(UsageError, match=r"mask\.png: is 4 x 4 pixels, but its image .*image\.jpg is 6 x 4"):
+    with pytest.raises(UsageError, match=r"mask\.png: is 4 x 4 pixels, but its image .*image\.jpg is 4 x 6"):
         data_of().read_pair(Sample("image", image, write_mask(tmp_path / "mask.png", 1, (4, 4))))
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 import main as command_line
 from dataloaders import open_data
+from tests.dataloaders.miniature import save_turned
 from tests.dataloaders.own.folders import SIZE, names, scene, write_images, write_mask
 from utils.config_file import load_config
 
@@ -219,6 +220,28 @@ def test_settings_for_a_gpu_are_made_without_one(unplanned):
     assert init(device="cuda") == 0
     config = load_config("configs/mine_usrn.json")
     assert (config.model.layers, config.pretrained) == (50, True)
+
+
+def test_range_of_16_bit_images_is_found_and_kept_with_the_data_set(unplanned, capsys):
+    folders()
+    for number, path in enumerate(sorted(Path("images").iterdir())):
+        write_mask(path, np.linspace(100 + number, 4000 + number, SIZE[0] * SIZE[1]).astype(np.uint16).reshape(SIZE))
+    assert init() == 0
+    assert "16-bit values go from 100 (black) to 4011 (white)" in capsys.readouterr().out
+    assert opened().value_range == (100, 4011)
+
+
+@pytest.mark.parametrize("turned_mask", [False, True])
+def test_mask_may_be_drawn_on_the_turned_or_on_the_stored_picture(unplanned, turned_mask):
+    folders()
+    for path in Path("images").iterdir():
+        save_turned(path, SIZE[::-1])
+    for path in Path("masks").iterdir():
+        write_mask(path, scene(0) if turned_mask else scene(0, size=SIZE[::-1]))
+    assert init() == 0
+    data = opened()
+    image, mask = data.read_pair(data.labelled[0])
+    assert image.shape[:2] == mask.shape == (SIZE if turned_mask else SIZE[::-1])
 
 
 def test_place_that_cannot_be_written_is_named(unplanned, capsys):

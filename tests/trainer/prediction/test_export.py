@@ -36,7 +36,7 @@ def model(checkpoint):
 
 
 def export_to(path, checkpoint):
-    network, classes, _ = read_network(checkpoint, None)
+    network, classes, _, _ = read_network(checkpoint, None)
     export_network(network, classes, "onnx", path)
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 from dataloaders import open_data
 from dataloaders.sets import cityscapes
 from models import build_network
+from tests.dataloaders.miniature import save_turned
 from trainer.evaluation.evaluate import evaluate
 from trainer.loop.assembly import make_network
 from trainer.prediction import load_model
@@ -65,6 +66,30 @@ def test_checkpoint_predicts_by_itself(checkpoint, tmp_path):
         assert np.array_equal(model.predict(same), labels)
     assert model.classes == tuple("abcde")
     assert np.array_equal(model.palette[:5], COLOURS)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_prediction_has_the_size_that_viewers_show(checkpoint, tmp_path, suffix):
+    path = save_turned(tmp_path / f"phone.{suffix}", (40, 72))
+    model = load_model(checkpoint, device="cpu")
+    assert model.predict(path).shape == (72, 40)
+    with Image.open(path) as image:
+        assert np.array_equal(model.predict(image), model.predict(path))
+
+
+def test_16_bit_images_are_predicted_in_the_range_of_the_training(tmp_path, tiny_configs):
+    path = tmp_path / "best_model.pth"
+    classes = {"classes": tuple("abcde"), "colours": COLOURS}
+    save_checkpoint(path, network(), epoch=1, best=0.5, **classes, value_range=(0, 4080))
+    image = picture()[..., 0]
+    Image.fromarray(image.astype(np.uint16) * 16).save(tmp_path / "deep.tif")
+    model = load_model(path, device="cpu")
+    expected = model.predict(np.dstack([image] * 3))
+    assert np.array_equal(model.predict(tmp_path / "deep.tif"), expected)
+    with Image.open(tmp_path / "deep.tif") as deep:
+        assert np.array_equal(model.predict(deep), expected)
+    config = load_config(tiny_configs[1], ["data.value_range=[0,9]"])
+    assert load_model(path, config, device="cpu").value_range == (0, 9)
 
 
 def test_classes_are_the_configurations_where_the_checkpoint_has_none(the_originals, tiny_configs):

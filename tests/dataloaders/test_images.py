@@ -1,0 +1,148 @@
+import io
+import struct
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from dataloaders import images
+from dataloaders.images import image_size, look_at_image, read_image
+from tests.dataloaders.miniature import save_turned
+from utils.errors import UsageError
+
+SMOOTH = cv2.resize(np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8), (30, 24))
+
+
+def write_tiff(path, values, extra=(), planar=1):
+    """An uncompressed TIFF of bands (H, W, B), which may be more or deeper than Pillow can write."""
+    height, width, bands = values.shape
+    bits, kind = 8 * values.dtype.itemsize, {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
+    entries = {
+        256: ("I", [width]), 257: ("I", [height]), 258: ("H", [bits] * bands), 259: ("H", [1]),
+        262: ("H", [2 if bands > 2 else 1]), 273: ("I", [0]), 277: ("H", [bands]), 278: ("I", [height]),
+        279: ("I", [values.nbytes]), 284: ("H", [planar]), 338: ("H", list(extra)), 339: ("H", [kind] * bands),
+    }  # fmt: skip
+    entries = {tag: entry for tag, entry in entries.items() if entry[1]}
+    start = 8 + 2 + 12 * len(entries) + 4
+    size = sum(struct.calcsize(f"<{len(found)}{code}") for code, found in entries.values()) + start
+    entries[273] = ("I", [size])
+    directory, blob = struct.pack("<H", len(entries)), b""
+    for tag, (code, found) in entries.items():
+        raw = struct.pack(f"<{len(found)}{code}", *found)
+        place = raw.ljust(4, b"\0") if len(raw) <= 4 else struct.pack("<I", start + len(blob))
+        directory += struct.pack("<HHI", tag, 3 if code == "H" else 4, len(found)) + place
+        blob += raw if len(raw) > 4 else b""
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8) + directory + bytes(4) + blob.ljust(size - start, b"\0")
+                     + values.tobytes())  # fmt: skip
+    return path
+
+
+def bands(count, dtype=np.uint8):
+    return np.random.default_rng(1).integers(1, 200, (6, 8, count)).astype(dtype)
+
+
+@pytest.mark.parametrize("extra", [(), (0,), (1,), (2,)], ids=["unsaid", "unspecified", "associated", "alpha"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_fourth_band_of_a_tiff_leaves_the_colours_alone(tmp_path, extra, dtype):
+    values = bands(4, dtype)
+    values[:3, :, 3] = 0
+    found = read_image(write_tiff(tmp_path / "a.tif", values, extra), value_range=(0, 255))
+    assert np.array_equal(found, values[..., :3])
+
+
+def test_further_bands_of_a_tiff_are_dropped(tmp_path):
+    values = bands(6)
+    assert np.array_equal(read_image(write_tiff(tmp_path / "a.tif", values, (0, 0, 0))), values[..., :3])
+
+
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        (bands(1, np.float32), "32-bit floating-point numbers"),
+        (bands(3, np.float32), "3 bands of 32-bit floating-point numbers"),
+        (bands(1, np.float64), "64-bit floating-point numbers"),
+        (bands(1, np.int32), "32-bit whole numbers"),
+        (bands(13, np.uint16), "13 bands of 16-bit whole numbers"),
+    ],
+)
+def test_image_of_another_kind_is_named_for_what_it_is(tmp_path, values, what):
+    path = write_tiff(tmp_path / "a.tif", values, (0,) * max(0, values.shape[2] - 3))
+    with pytest.raises(UsageError, match=rf"a\.tif: .*{what}.*Save it with 8 or 16 bits"):
+        read_image(path)
+
+
+def test_bands_of_16_bit_one_after_the_other_are_refused(tmp_path):
+    Image.fromarray(SMOOTH).save(tmp_path / "a.tif")
+    path = write_tiff(tmp_path / "a.tif", bands(3, np.uint16), planar=2)
+    with pytest.raises(UsageError, match=r"a\.tif: .*interleaved"):
+        read_image(path)
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    said = []
+    monkeypatch.setattr(images, "_warned", [])
+    monkeypatch.setattr(images.log, "warning", said.append)
+    return said
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_12_bit_image_keeps_its_gray_levels_where_the_range_is_said(tmp_path, suffix, warnings):
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64)).save(path)
+    found = read_image(path, value_range=(0, 4095))
+    assert (found.min(), found.max(), len(np.unique(found))) == (0, 255, 256)
+    assert (
+        read_image(path, value_range=(1000, 2000)).reshape(-1, 3)[[0, 1000, 2000, 4095], 0] == [0, 0, 255, 255]
+    ).all()
+    assert not warnings
+    assert read_image(path).max() == 16
+    assert read_image(path).max() == 16
+    assert len(warnings) == 1
+    assert "from 0 to 4095, less than a quarter" in warnings[0]
+    assert look_at_image(path).values == (0, 4095)
+
+
+def test_signed_16_bit_values_are_scaled_from_the_darkest(tmp_path):
+    path = write_tiff(tmp_path / "a.tif", np.array([[[-1000], [0], [1000]]], np.int16))
+    assert read_image(path, value_range=(-1000, 1000))[0, :, 0].tolist() == [0, 128, 255]
+    assert look_at_image(path).values == (-1000, 1000)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_image_is_upright_as_viewers_show_it_unless_its_mask_was_drawn_on_the_stored_one(tmp_path, suffix, orientation):
+    path, tags = tmp_path / f"a.{suffix}", Image.Exif()
+    tags[0x0112] = orientation
+    Image.fromarray(SMOOTH).save(path, exif=tags, lossless=True, quality=100)
+    with Image.open(path) as image:
+        shown = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    upright = read_image(path)
+    assert upright.shape == shown.shape
+    assert np.abs(upright.astype(int) - shown).mean() < 3
+    stored = read_image(path, mask_size=SMOOTH.shape[:2])
+    expected = SMOOTH if orientation >= 5 else shown  # where the size does not tell, what viewers show
+    assert np.abs(stored.astype(int) - expected).mean() < 3
+    assert image_size(path) == shown.shape[:2]
+    look = look_at_image(path)
+    assert (look.size, look.stored_size) == (shown.shape[:2], SMOOTH.shape[:2])
+    assert look.is_turned == (orientation > 1)
+
+
+def test_orientation_behind_the_pixels_of_a_png_counts(tmp_path):
+    path = save_turned(tmp_path / "a.png", (4, 6))
+    content = path.read_bytes()
+    at = content.index(b"eXIf") - 4
+    chunk = content[at : at + 12 + int.from_bytes(content[at : at + 4], "big")]
+    end = content.index(b"IEND") - 4
+    path.write_bytes(content[:at] + content[at + len(chunk) : end] + chunk + content[end:])
+    assert read_image(path).shape == (6, 4, 3)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_damaged_orientation_is_none(tmp_path):
+    buffer = io.BytesIO()
+    Image.fromarray(SMOOTH).save(buffer, "JPEG", exif=b"Exif\0\0II*\0damaged")
+    (tmp_path / "a.jpg").write_bytes(buffer.getvalue())
+    assert read_image(tmp_path / "a.jpg").shape == SMOOTH.shape
