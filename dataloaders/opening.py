@@ -104,7 +104,7 @@ def _exif_of_png(image: Image.Image) -> bytes | None:
 def _bands_of_tiff(source: Path | bytes) -> str:
     """What a TIFF holds that Pillow does not know, as a sentence; empty for any other file."""
     try:
-        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+        with io.BytesIO(source) if isinstance(source, bytes) else open_plain(source) as file:
             directory = ImageFileDirectory_v2(file.read(8))
             file.seek(directory.next)
             directory.load(file)

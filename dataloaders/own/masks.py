@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from dataloaders.images import ImageLook
+from dataloaders.opening import opened
 from dataloaders.own.pairs import some
 from utils.errors import UsageError
 from utils.palette import save_mask
 
 IGNORE = 255
+MASK_FORMATS = ("PNG", "BMP", "TIFF", "GIF", "WEBP", "JPEG")  # JPEG only to be refused by its name
 MAX_VALUES = 251  # 250 classes and one value for pixels without a class
 _COLOUR_MODES = ("RGB", "RGBA")
 
@@ -155,9 +157,6 @@ def _values(image: Image.Image, path: Path) -> np.ndarray:
 
 def _opened(path: Path) -> Image.Image:
     """The decoded picture."""
-    try:
-        image = Image.open(path)
+    with opened(path, path, "a mask", MASK_FORMATS) as image:
         image.load()
         return image
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UsageError(f"{path}: cannot be read as a mask ({error}). Replace it.") from None

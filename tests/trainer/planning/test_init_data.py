@@ -199,6 +199,14 @@ def test_data_that_make_no_run_are_refused_and_nothing_is_written(capsys):
     assert sorted(path.name for path in Path().iterdir()) == ["damaged", "images", "masks"]
 
 
+def test_mask_whose_decoder_runs_a_program_and_a_decompression_bomb_are_refused(capsys):
+    folders()
+    Image.fromarray(scene(0)).save("masks/003.png", "EPS")
+    assert "masks/003.png: cannot be read as a mask" in refused(capsys)
+    Image.new("1", (11000, 11000)).save("masks/003.png")
+    assert "masks/003.png: refused: more than 89,478,485 pixels" in refused(capsys)
+
+
 def damaged_images() -> str:
     write_images(Path("damaged"), names(11))
     Path("damaged/011.png").write_bytes(b"not a picture")
