@@ -15,7 +15,8 @@ _HEIGHT = 1  # column of the table, whose rows are offset, height and width; 0: 
 class SharedCache:
     """An image and its masks for each sample, those that come first, as long as there is room.
 
-    Processes that are forked after it was made share it; started in another way they have an empty one that stays so.
+    Worker processes that are forked after the cache was made share its memory with this process. Workers that are
+    started in another way (spawned) get a cache of their own with a limit of 0, which keeps nothing.
 
     Parameters
     ----------

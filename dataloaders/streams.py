@@ -23,8 +23,12 @@ LABELLED, UNLABELLED = 0, 1
 
 
 class _TrainingStream(Dataset):
-    """Items of training draws. With ``skip_bad``, a bad sample is replaced by another: which one follows from the seed
-    and the draw's number, like everything else. ``bad`` of an item says of what it stands in for, a line each."""
+    """Items of training draws.
+
+    With ``skip_bad``, a sample that cannot be read is replaced by another one: which one follows from the seed and the
+    draw's number, like everything else. The entry ``bad`` of an item holds the messages of the samples that this item
+    replaces, one a line; it is "" where the sample itself could be read.
+    """
 
     number: int
     n_masks: int

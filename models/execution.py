@@ -31,7 +31,9 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 def evaluation_copy(network: nn.Module) -> nn.Module:
     """A copy that only evaluates, faster: channels last, and batch norms part of the convolutions they follow.
 
-    A batch norm follows the convolution that is defined just before it in the same module.
+    Which convolution a batch norm follows is told from the order in which they are defined: a network of this project
+    defines each batch norm right after the convolution whose output it normalises, in the same module. A test holds
+    this for every trunk.
     """
     network = copy.deepcopy(network).eval()
     for module in network.modules():

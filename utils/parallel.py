@@ -38,10 +38,12 @@ def for_each(function: Callable[[Item], Result], items: Sequence[Item], *, worke
         return list(tqdm(map(function, items), **bar))
     # Spawned, not forked: nothing of this process (locks, threads, open files) lives on in the workers.
     context = multiprocessing.get_context("spawn")
-    resource_tracker.ensure_running()  # starting it later, with the first worker, would end the deafness
+    # Python starts its resource tracker with the first worker, and unblocks SIGINT after that: so it is started before
+    # the block below, in which SIGINT stays blocked while the workers start.
+    resource_tracker.ensure_running()
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker) as pool:
         try:
-            with _deaf_to_interrupts():  # the workers inherit that: this process hears Ctrl-C and ends them
+            with _interrupts_blocked():  # workers inherit this: on Ctrl-C only this process acts, and ends its workers
                 results = pool.map(function, items, chunksize=_CHUNK)
             return list(tqdm(results, **bar))
         except BrokenProcessPool:
@@ -55,7 +57,7 @@ def for_each(function: Callable[[Item], Result], items: Sequence[Item], *, worke
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
+def _interrupts_blocked() -> Iterator[None]:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

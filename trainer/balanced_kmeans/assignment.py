@@ -18,17 +18,25 @@ from torch import Tensor
 def soft_price_step(prices: Tensor, soft: Tensor, temperature: float, low: Tensor, high: Tensor) -> Tensor:
     """Sinkhorn step: the prices at which every cluster's soft size would be inside its bounds, others unchanged.
 
-    Args:
-        prices: (k,).
-        soft: (k,) soft sizes, the column sums of softmax(-(distances + prices) / temperature).
-        temperature: in units of the squared distance.
-        low, high: (k,) bounds, floating.
+    Parameters
+    ----------
+    prices
+        (k,).
+    soft
+        (k,) soft sizes, the column sums of softmax(-(distances + prices) / temperature).
+    temperature
+        In units of the squared distance.
+    low, high
+        (k,) bounds, floating.
 
-    Returns:
+    Returns
+    -------
+    prices
         (k,) new prices; a cluster whose bounds do not bind has price 0.
 
-    References:
-        Cuturi, Sinkhorn distances: lightspeed computation of optimal transport, NeurIPS 2013.
+    References
+    ----------
+    Cuturi, Sinkhorn distances: lightspeed computation of optimal transport, NeurIPS 2013.
     """
     log_soft = soft.clamp(min=1e-30).log()
     to_high = prices + temperature * (log_soft - high.log())
@@ -45,14 +53,21 @@ def newton_price_step(
 ) -> Tensor:
     """Newton step on the dual: gradient from the sizes, curvature from soft assignments at a temperature.
 
-    Args:
-        prices: (k,).
-        counts: (k,) sizes at these prices.
-        curvature: (k, k) minus the derivative of the sizes by the prices; for soft assignments P at a temperature t
-            that is (diag(sum P) - P^T P) / t.
-        low, high: (k,) bounds, floating; equal for clusters that are to have exactly this (mean) size.
+    Parameters
+    ----------
+    prices
+        (k,).
+    counts
+        (k,) sizes at these prices.
+    curvature
+        (k, k) minus the derivative of the sizes by the prices; for soft assignments P at a temperature t
+        that is (diag(sum P) - P^T P) / t.
+    low, high
+        (k,) bounds, floating; equal for clusters that are to have exactly this (mean) size.
 
-    Returns:
+    Returns
+    -------
+    prices
         (k,) new prices.
     """
     k = len(prices)
@@ -84,13 +99,20 @@ def desired_sizes(prices: np.ndarray, counts: np.ndarray, low: np.ndarray, high:
     A cluster dearer than the free ones is sought after and gets ``high``, a cheaper one gets ``low``. Where the bounds
     are at most one apart the price of a free cluster is not known beforehand: the dearest get the samples left over.
 
-    Args:
-        prices: (k,).
-        counts: (k,) samples that choose the cluster at these prices.
-        low, high: (k,) integer bounds.
-        n: number of samples.
+    Parameters
+    ----------
+    prices
+        (k,).
+    counts
+        (k,) samples that choose the cluster at these prices.
+    low, high
+        (k,) integer bounds.
+    n
+        Number of samples.
 
-    Returns:
+    Returns
+    -------
+    sizes
         (k,) integers inside the bounds.
     """
     if np.all(high - low <= 1):
@@ -105,14 +127,22 @@ def desired_sizes(prices: np.ndarray, counts: np.ndarray, low: np.ndarray, high:
 class Exchange:
     """What :func:`exchange` works on; all but ``cost``, ``low``, ``high`` and ``limit`` is changed in place.
 
-    Attributes:
-        cost: (m, k) squared distances of the samples that may move, up to a constant per sample.
-        labels: (m,) their clusters.
-        counts: (k,) sizes of the clusters, samples that may not move included.
-        sizes: (k,) sizes aimed at, see :func:`desired_sizes`.
-        prices: (k,) prices at which every sample is where it is cheapest; optimal ones at the end.
-        low, high: (k,) integer bounds.
-        limit: (k, k) no sample outside ``cost`` moves from a to b for less; None where there are no others.
+    Attributes
+    ----------
+    cost
+        (m, k) squared distances of the samples that may move, up to a constant per sample.
+    labels
+        (m,) their clusters.
+    counts
+        (k,) sizes of the clusters, samples that may not move included.
+    sizes
+        (k,) sizes aimed at, see :func:`desired_sizes`.
+    prices
+        (k,) prices at which every sample is where it is cheapest; optimal ones at the end.
+    low, high
+        (k,) integer bounds.
+    limit
+        (k, k) no sample outside ``cost`` moves from a to b for less; None where there are no others.
     """
 
     cost: np.ndarray
@@ -158,11 +188,14 @@ def exchange(state: Exchange) -> bool:
     move costs the same go together. Exact where the start obeys complementary slackness: the labels are the cheapest
     at ``prices`` and the sizes are the :func:`desired_sizes`.
 
-    Returns:
+    Returns
+    -------
+    done
         True once every cluster has its size; False as soon as a sample outside ``cost`` might move for less.
 
-    References:
-        Ahuja, Magnanti & Orlin, Network Flows, 1993, section 9.7.
+    References
+    ----------
+    Ahuja, Magnanti & Orlin, Network Flows, 1993, section 9.7.
     """
     k = hub = len(state.counts)
     tolerance = 1e-12 * float(np.abs(state.cost).max(initial=0.0))

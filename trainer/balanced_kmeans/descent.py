@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -79,6 +80,15 @@ def fit_exact(
     return *best, inertia, iteration
 
 
+class Pass(NamedTuple):
+    """What one pass over all samples finds at some prices: its sums, the dual value, and the samples that a cluster
+    has too many or too few, as a share of all."""
+
+    sums: Sums
+    dual: float
+    excess_share: float
+
+
 @dataclass
 class _Descent:
     """Centres and prices on their way, over all samples."""
@@ -92,12 +102,12 @@ class _Descent:
     labels: Tensor
     caution: float = 1.0  # weight of the curvature at the warmer temperatures, which see further, and of a ridge
 
-    def look(self, prices: Tensor) -> tuple[Sums, float, float]:
-        """One pass at these prices: its sums, the dual value, the share of samples that are too many somewhere."""
+    def look(self, prices: Tensor) -> Pass:
+        """One pass at these prices."""
         found = self.samples.scan(self.centers, prices.to(self.samples.dtype), self.temperature, self.labels)
         bound = float((prices.clamp(min=0) * self.high + prices.clamp(max=0) * self.low).sum())
         over = (found.counts - self.high).clamp(min=0).sum() + (self.low - found.counts).clamp(min=0).sum()
-        return found, found.value + self.samples.scatter - bound, float(over) / self.samples.total
+        return Pass(found, found.value + self.samples.scatter - bound, float(over) / self.samples.total)
 
     def step(self, found: Sums) -> Tensor:
         """Prices after a step from the current ones, where ``found`` was seen."""
@@ -107,19 +117,22 @@ class _Descent:
         after = newton_price_step(self.prices, found.counts, curvature, self.low, self.high)
         return broadcast(after, self.samples.group)
 
-    def balance(self, seen: tuple[Sums, float, float], passes: int, share: float) -> tuple[Sums, float, float]:
-        """Climb the dual with the centres where they are, until no more than ``share`` of the samples are over."""
+    def balance(self, at_prices: Pass, passes: int, share: float) -> Pass:
+        """Climb the dual with the centres where they are, until the excess is no more than ``share``.
+
+        ``at_prices`` is the pass at the current prices; returned is the one at the prices where the climb ends.
+        """
         for _ in range(passes):
-            if seen[2] <= share:
+            if at_prices.excess_share <= share:
                 break
-            trial = self.step(seen[0])
-            there = self.look(trial)
-            if there[1] >= seen[1]:
-                seen, self.prices = there, trial
+            trial = self.step(at_prices.sums)
+            at_trial = self.look(trial)
+            if at_trial.dual >= at_prices.dual:
+                at_prices, self.prices = at_trial, trial
                 self.caution = max(self.caution / 1.5, 0.1)
             else:
                 self.caution = min(self.caution * 4, 1e4)
-        return seen
+        return at_prices
 
 
 def lloyd(
@@ -132,42 +145,46 @@ def lloyd(
 ) -> tuple[Tensor, Tensor, Tensor, int]:
     """Passes over all samples that move centres and prices, then prices only.
 
-    Returns:
+    Returns
+    -------
+    labels, centers, prices, iterations
         Labels of the samples here, centres, prices, iterations. The sizes are close to their bounds, not inside.
     """
     low, high = problem.soft_bounds(samples.total, prices.double())
     labels = torch.zeros(samples.size, dtype=torch.int64, device=samples.device)
-    way = _Descent(samples, centers, prices.double(), temperature, low, high, labels)
-    seen = way.look(way.prices)
+    descent = _Descent(samples, centers, prices.double(), temperature, low, high, labels)
+    latest = descent.look(descent.prices)
     best, stale = np.inf, 0
     for iteration in range(1, problem.max_iter + 1):  # noqa: B007
-        seen = way.balance(seen, _BALANCE_PASSES, _BALANCED)
-        found, value, over = seen
+        latest = descent.balance(latest, _BALANCE_PASSES, _BALANCED)
+        found, value, excess = latest
         size = found.counts[:, None]
-        moved = torch.where(size > 0, found.sums / size.clamp(min=1), way.centers.double())
-        gain = float((size * (moved - way.centers).square()).sum())  # by this much the squared distances fall
-        prices, way.centers = way.prices, moved.to(samples.dtype)
-        if over <= _BALANCED:
-            way.prices = way.step(found)
-        seen = way.look(way.prices)
-        if over <= _BALANCED and seen[2] > 5 * _BALANCED:
-            way.prices = prices
-            seen = way.look(prices)
-        if over <= _BALANCED:  # elsewhere the value is far below the inertia
+        moved = torch.where(size > 0, found.sums / size.clamp(min=1), descent.centers.double())
+        gain = float((size * (moved - descent.centers).square()).sum())  # by this much the squared distances fall
+        prices, descent.centers = descent.prices, moved.to(samples.dtype)
+        if excess <= _BALANCED:
+            descent.prices = descent.step(found)
+        latest = descent.look(descent.prices)
+        if excess <= _BALANCED and latest.excess_share > 5 * _BALANCED:
+            descent.prices = prices
+            latest = descent.look(prices)
+        if excess <= _BALANCED:  # elsewhere the value is far below the inertia
             stale = 0 if value < best * (1 - problem.tol) else stale + 1
             best = min(best, value)
         if on_iteration is not None:
             on_iteration(iteration, value)
         if gain <= problem.tol * value or stale == _PATIENCE:
             break
-    way.balance(seen, _SETTLE_PASSES, _SETTLED)
-    return labels, way.centers, way.prices, iteration
+    descent.balance(latest, _SETTLE_PASSES, _SETTLED)
+    return labels, descent.centers, descent.prices, iteration
 
 
 def _offer(samples: Samples, centers: Tensor, labels: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, np.ndarray]:
     """Samples that the repair may move: for every pair of clusters (a, b), the cheapest of a to go to b.
 
-    Returns:
+    Returns
+    -------
+    positions, costs, limit
         Positions here (m,), their squared distances to all centres less that to their own (m, k), and ``limit`` of
         :class:`Exchange`.
     """

@@ -111,9 +111,11 @@ class BalancedKMeans(ClusterMixin, BaseEstimator):
     def fit(self, X: np.ndarray | Tensor, y: None = None, **unsupported: object) -> BalancedKMeans:
         """Cluster X of shape (n, d): an array or memory map of floats, or a tensor. ``y`` is ignored.
 
-        Raises:
-            ValueError: ``sample_weight`` is given, a parameter is out of its range, the bounds do not admit n samples,
-                or X holds NaN or infinity.
+        Raises
+        ------
+        ValueError
+            ``sample_weight`` is given, a parameter is out of its range, the bounds do not admit n samples,
+            or X holds NaN or infinity.
         """
         if "sample_weight" in unsupported:
             raise ValueError("sample_weight is not supported: BalancedKMeans counts every sample once, leave it out")
@@ -248,14 +250,21 @@ def fit_distributed(
     Every process calls it. Samples stay where they are, but for a random subset for the start and the few that the
     repair may move; centres, counts and prices travel by all_reduce.
 
-    Args:
-        model: the same parameters everywhere; the seed is taken from the first process.
-        X: (n of this process, d); may be empty (0, d).
-        group: process group, the default one if None, this process alone where there is none. NCCL groups need
-            ``device="cuda"``, gloo groups ``"cpu"``.
-        on_iteration: called after every iteration over all samples with its number and the inertia, about.
+    Parameters
+    ----------
+    model
+        The same parameters everywhere; the seed is taken from the first process.
+    X
+        (n of this process, d); may be empty (0, d).
+    group
+        Process group, the default one if None, this process alone where there is none. NCCL groups need
+        ``device="cuda"``, gloo groups ``"cpu"``.
+    on_iteration
+        Called after every iteration over all samples with its number and the inertia, about.
 
-    Returns:
+    Returns
+    -------
+    model
         ``model``, fitted: ``labels_`` of this process's samples, all else of all samples.
     """
     if len(X):

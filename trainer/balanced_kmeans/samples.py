@@ -53,11 +53,16 @@ def as_tensor(X: np.ndarray | Tensor) -> Tensor:
 class Samples:
     """This process's samples, read as centred float blocks on one device.
 
-    Attributes:
-        size, start, total: samples here, in the processes before, in all.
-        mean: (d,) mean over all processes, subtracted from every block.
-        scatter: sum of squared distances to it.
-        sparse: the curvature is measured on one in so many samples.
+    Attributes
+    ----------
+    size, start, total
+        Samples here, in the processes before, in all.
+    mean
+        (d,) mean over all processes, subtracted from every block.
+    scatter
+        Sum of squared distances to it.
+    sparse
+        The curvature is measured on one in so many samples.
     """
 
     def __init__(self, X: np.ndarray | Tensor, device: torch.device, group: dist.ProcessGroup | None) -> None:

@@ -17,8 +17,9 @@ _LAST_PASSES, _LAST_SHARE = 30, 0.02  # the same at the last
 def plus_plus(x: Tensor, k: int, rng: np.random.RandomState) -> Tensor:
     """Greedy k-means++: (k, d) of the samples ``x`` (m, d), each the best of a few drawn by squared distance.
 
-    References:
-        Arthur & Vassilvitskii, k-means++: the advantages of careful seeding, SODA 2007.
+    References
+    ----------
+    Arthur & Vassilvitskii, k-means++: the advantages of careful seeding, SODA 2007.
     """
     trials = 2 + int(np.log(k))
     norms = x.square().sum(1)
@@ -48,7 +49,9 @@ def _soft_balance(
 ) -> tuple[Tensor, Tensor, float, float]:
     """Climb the smoothed dual by damped Newton steps, by a Sinkhorn step, which never overshoots, where one fails.
 
-    Returns:
+    Returns
+    -------
+    prices, soft, value, damping
         Prices, soft assignments (m, k), dual value and the damping to go on with, once no more than ``share`` of the
         samples are over or after so many steps.
     """
@@ -88,16 +91,23 @@ def anneal(
 ) -> tuple[Tensor, Tensor, float, float]:
     """Soft balanced k-means from a high to a low temperature, in units of the median gap between best and second.
 
-    Args:
-        x: (m, d) samples.
-        centers: (k, d).
-        low, high: (k,) bounds, floating, for m samples.
+    Parameters
+    ----------
+    x
+        (m, d) samples.
+    centers
+        (k, d).
+    low, high
+        (k,) bounds, floating, for m samples.
 
-    Returns:
+    Returns
+    -------
+    centers, prices, temperature, value
         Centres, prices, last temperature and the dual value (sum of squared distances, smoothed, at these centres).
 
-    References:
-        Rose, Deterministic annealing for clustering, compression, classification, regression, 1998.
+    References
+    ----------
+    Rose, Deterministic annealing for clustering, compression, classification, regression, 1998.
     """
     prices = torch.zeros_like(low)
     temperature, damping, value = None, 1.0, 0.0

@@ -23,23 +23,32 @@ _MARK = "demo.json"
 def make_demo(
     root: Path, *, seed: int = 0, n_train: int = 400, n_val: int = 200, size: int = 128, quiet: bool = False
 ) -> None:
-    """Makes the demo data set at ``root``, unless the same one is there already.
+    """Make the demo data set at ``root``, unless the same one is there already.
 
     Below ``root``: ``VOCdevkit/VOC2012/`` with ``JPEGImages``, ``SegmentationClass`` (palette PNGs, every
     image has one), ``ImageSets/Segmentation/{train,val}.txt`` and ``classes.txt`` (``name r g b`` a line),
     and ``demo.json`` with what it was made from. The folder appears complete or not at all. A demo data set made
     from anything else is replaced.
 
-    Args:
-        root: folder to make.
-        seed: scenes are a function of ``seed``, their list and their number in it, and ``size``.
-        n_train: images in ``train.txt``, labelled and unlabelled together.
-        n_val: images in ``val.txt``.
-        size: nominal height and width in pixels; scenes vary by an eighth.
-        quiet: no progress bar.
+    Parameters
+    ----------
+    root
+        Folder to make.
+    seed
+        Scenes are a function of ``seed``, their list and their number in it, and ``size``.
+    n_train
+        Images in ``train.txt``, labelled and unlabelled together.
+    n_val
+        Images in ``val.txt``.
+    size
+        Nominal height and width in pixels; scenes vary by an eighth.
+    quiet
+        No progress bar.
 
-    Raises:
-        UsageError: something other than a demo data set is at ``root``.
+    Raises
+    ------
+    UsageError
+        Something other than a demo data set is at ``root``.
     """
     root = Path(root).absolute()
     made_from = {
@@ -73,7 +82,7 @@ def _read_mark(root: Path) -> dict | None:
 
 
 def _write_scenes(voc: Path, seed: int, counts: dict[str, int], size: int, quiet: bool) -> None:
-    """Draws ``counts[split]`` scenes of every split and writes them below ``voc``."""
+    """Draw ``counts[split]`` scenes of every split and writes them below ``voc``."""
     images, masks, lists = voc / "JPEGImages", voc / "SegmentationClass", voc / "ImageSets" / "Segmentation"
     for folder in (images, masks, lists):
         folder.mkdir(parents=True)

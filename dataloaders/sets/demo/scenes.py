@@ -1,4 +1,4 @@
-"""Draws one scene of the demo data set: an image of natural textures and shapes, and its class mask.
+"""Draw one scene of the demo data set: an image of natural textures and shapes, and its class mask.
 
 A scene is a background (layers of sky, water, foliage, ground ...), objects of seven classes in random order
 of depth, and the conditions of a photograph (light, colour temperature, exposure, blur, noise). Everything
@@ -15,11 +15,14 @@ from dataloaders.sets.demo.recipe import DIFFICULTY, MATERIALS, NOMINAL, OBJECTS
 
 
 def draw_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draws one scene of about ``size`` pixels a side.
+    """Draw one scene of about ``size`` pixels a side.
 
-    Returns:
-        image: uint8 ``(H, W, 3)``, RGB.
-        mask: uint8 ``(H, W)``, 0 for background and ``1 + i`` for ``OBJECTS[i]``.
+    Returns
+    -------
+    image
+        uint8 ``(H, W, 3)``, RGB.
+    mask
+        uint8 ``(H, W)``, 0 for background and ``1 + i`` for ``OBJECTS[i]``.
     """
     low, high = DIFFICULTY.size_range
     height, width = (int(round(size * f)) for f in rng.uniform(low, high, 2))
@@ -108,7 +111,7 @@ def _background(rng: np.random.Generator, height: int, width: int, scale: float)
 def _cover_below(
     rng: np.random.Generator, image: np.ndarray, layer: np.ndarray, horizon: float, roughness: float
 ) -> None:
-    """Paints ``layer`` over ``image`` below a wavy line at ``horizon`` (both parts of the height)."""
+    """Paint ``layer`` over ``image`` below a wavy line at ``horizon`` (both parts of the height)."""
     height, width = image.shape[:2]
     x = np.linspace(0, 1, width)
     line = np.full(width, horizon)
@@ -119,7 +122,7 @@ def _cover_below(
 
 
 def _bush(rng: np.random.Generator, image: np.ndarray, layer: np.ndarray, scale: float) -> None:
-    """Paints a blob of background with a ragged edge."""
+    """Paint a blob of background with a ragged edge."""
     height, width = image.shape[:2]
     angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     radius = np.ones(48)
@@ -144,7 +147,7 @@ def _depth_order(rng: np.random.Generator) -> list[int]:
 def _place_object(
     rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, index: int, scale: float, light: np.ndarray
 ) -> None:
-    """Paints one object of class ``OBJECTS[index]`` into ``image`` and ``mask``, with its shadow."""
+    """Paint one object of class ``OBJECTS[index]`` into ``image`` and ``mask``, with its shadow."""
     height, width = mask.shape
     cls = OBJECTS[index]
     radius = scale * rng.uniform(*cls.radius)
@@ -283,5 +286,5 @@ def _ramp(height: int, width: int, direction: np.ndarray, centre: np.ndarray) ->
 
 
 def _blend(image: np.ndarray, layer: np.ndarray, alpha: np.ndarray) -> None:
-    """Paints ``layer`` over ``image`` (in place) where ``alpha`` ``(H, W)`` says so."""
+    """Paint ``layer`` over ``image`` (in place) where ``alpha`` ``(H, W)`` says so."""
     image += alpha[..., None] * (layer - image)
