@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trainer.stage_table import STAGES
 
+DEFAULT_CONFIG = "configs/config.json"  # the original's
 FLAGS = [stage for stage in STAGES.values() if stage.help]
 
 
@@ -17,16 +18,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         epilog="Without a stage's flag the run is trained. Flags take --test, --test True and --test False alike.",
     )
     add = parser.add_argument
-    add("-c", "--config", metavar="FILE", help="the run's configuration, JSON")
+    add("-c", "--config", metavar="FILE", help=f"the run's configuration, JSON ({DEFAULT_CONFIG}, where it is there)")
     add("-r", "--resume", metavar="FILE", help="a checkpoint; auto: the run's own, where there is one")
     for stage in FLAGS:
         if stage.value:
             add(f"--{stage.name}", help=stage.help, **stage.value)
         else:
-            _flag(add, f"--{stage.name}", stage.help)
+            _flag(add, *filter(None, [stage.short]), f"--{stage.name}", help=stage.help)
     add("--output", metavar="PATH", help="where --predict (a folder) and --export (a file) write; default: the run's")
-    _flag(add, "--force", "do a finished stage again; with --init_data, replace what it wrote")
-    add("--clustering_algorithm", choices=("balanced_kmeans", "normal_kmeans"), help="stage 3's algorithm")
+    _flag(add, "--force", help="do a finished stage again; with --init_data, replace what it wrote")
+    algorithms = ("balanced_kmeans", "normal_kmeans")
+    add("-ca", "--clustering_algorithm", choices=algorithms, help="stage 3's algorithm")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key: --set trainer.epochs=5")
     add("--device", choices=("auto", "cuda", "cpu"), default="auto")
     add("--processes", type=int, metavar="N", help="processes on this machine (default: one per device, up to n_gpu)")
@@ -50,6 +52,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             parser.error("--study goes with --plan, --jobs (at least 1), --part and --set alone")
     elif options.init_data:
         _check_own_data(parser, options)
+    elif not options.config and Path(DEFAULT_CONFIG).is_file():
+        options.config = DEFAULT_CONFIG
     elif not options.config:
         parser.error("--config names the run's configuration; --init_data makes one for your own images")
     if sum(bool(getattr(options, stage.name)) for stage in FLAGS) > 1:
@@ -73,8 +77,8 @@ def _check_own_data(parser: argparse.ArgumentParser, options: argparse.Namespace
         parser.error("--labelled must be at least 2")
 
 
-def _flag(add, name: str, help: str) -> None:
-    add(name, nargs="?", const=True, default=False, type=_boolean, metavar="True|False", help=help)
+def _flag(add, *names: str, help: str) -> None:
+    add(*names, nargs="?", const=True, default=False, type=_boolean, metavar="True|False", help=help)
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -14,6 +14,8 @@ class Stage:
         Of its function in ``trainer/stages.py``, and of its flag.
     help
         What the flag's help says; "" where the stage has no flag: training, which is done without any.
+    short
+        The flag's short form in the original.
     value
         How argparse takes the flag's value; without it the flag is on or off.
     one_process
@@ -27,6 +29,7 @@ class Stage:
 
     name: str
     help: str = ""
+    short: str = field(default="", kw_only=True)
     value: dict[str, Any] = field(default_factory=dict)
     one_process: bool = False
     holds_run: bool = True
@@ -35,8 +38,8 @@ class Stage:
 
 _TABLE = (
     Stage("train"),
-    Stage("test", "evaluate: IoU of every class, and a picture per validation image"),
-    Stage("save_feature", "stage 2: write the pixel features of the labelled images"),
+    Stage("test", "evaluate: IoU of every class, and a picture per validation image", short="-t"),
+    Stage("save_feature", "stage 2: write the pixel features of the labelled images", short="-sf"),
     Stage("clustering", "stage 3: cluster them into subclasses"),
     Stage("summary", "print the baseline's scores beside this run's and where its files are", one_process=True),
     Stage(

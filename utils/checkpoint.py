@@ -45,7 +45,7 @@ def save_checkpoint(
     """Write a checkpoint of ``network`` (unwrapped) atomically; with ``keep``, the one before under that name.
 
     ``colours`` are the classes' RGB, uint8 (C, 3), ``value_range`` the values of 16-bit images that were black and
-    white. No best yet is written as -inf, as the original does.
+    white. ``best``, a share, is written in percent with two decimals and none yet as -inf, as the original does.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def save_checkpoint(
         "arch": "DistributedDataParallel",
         "epoch": epoch,
         "state_dict": {PREFIX + name: value for name, value in state_dict.items()},
-        "monitor_best": -math.inf if best is None else best,
+        "monitor_best": -math.inf if best is None else round(100 * best, 2),
         "classes": list(classes),
         "colours": colours.tolist(),
     }

@@ -52,7 +52,7 @@ class ModelConfig(Section):
         True,
         description="true: the subclass branch vetoes where it is surer; false: no veto; always: veto everywhere",
     )
-    supervised_w: float = Field(1.0, ge=0, description="weight of the supervised class loss")
+    supervised_w: float = Field(1.0, ge=0, description="weight of the supervised losses of classes and subclasses")
     loss_weight_subcls: float = Field(1.0, ge=0, description="weight of the two subclass losses")
     loss_weight_unsup: float = Field(1.0, ge=0, description="weight of the two unsupervised losses")
     epoch_start_unsup: int = Field(0, ge=0, description="first epoch with unsupervised losses")
@@ -124,7 +124,7 @@ class ValidationConfig(Section):
 class TrainerConfig(Section):
     epochs: int = Field(ge=1, le=10**6, description="multiplied by floor(num_images_all / n_labeled_examples)")
     early_stop: int = Field(
-        100, ge=1, description="validations without a better one before the end; multiplied like epochs"
+        100, ge=1, description="more validations than these without a better one end the run; multiplied like epochs"
     )
     save_dir: Text = Field("saved/", description="a run writes to <save_dir>/<experim_name>")
     save_period: int = Field(1, ge=1, description="epochs between two checkpoints")

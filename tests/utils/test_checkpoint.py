@@ -53,9 +53,9 @@ class Malicious:
 
 def test_saved_checkpoint_comes_back_with_everything(tmp_path):
     resume = {"iteration": 12, "finished": False, "optimizer": {"momentum": torch.ones(2)}, "config": "{}"}
-    save_checkpoint(tmp_path / "runs" / "last.pth", network(), epoch=3, best=0.25, **CLASSES, resume=resume)
+    save_checkpoint(tmp_path / "runs" / "last.pth", network(), epoch=3, best=0.25678, **CLASSES, resume=resume)
     contents = load_checkpoint(tmp_path / "runs" / "last.pth")
-    assert (contents["epoch"], contents["monitor_best"]) == (3, 0.25)
+    assert (contents["epoch"], contents["monitor_best"]) == (3, 25.68)  # percent, as the original has it
     assert (contents["classes"], contents["colours"]) == (["road", "sky"], [[1, 2, 3], [4, 5, 6]])
     assert (contents["resume"]["iteration"], contents["resume"]["finished"]) == (12, False)
     assert torch.equal(contents["resume"]["optimizer"]["momentum"], torch.ones(2))

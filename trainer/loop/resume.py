@@ -50,6 +50,7 @@ class _State(BaseModel):
     epochs_done: int = Field(ge=0)
     finished: bool
     not_improved: int = Field(ge=0)
+    best: float | None = None  # not in files of before
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
     confusion: Tensor

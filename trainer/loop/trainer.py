@@ -113,7 +113,7 @@ class Trainer:
                     self.tally.end_epoch()
                     if last:
                         self._save_model("best_model.pth")
-                early = self.not_improved >= schedule.early_stop
+                early = self.not_improved > schedule.early_stop
                 self.epochs_done, self.finished = epoch + 1, last or early
                 self.tally.begin_epoch()
                 if self.finished or self.epochs_done % settings.save_period == 0:
@@ -234,6 +234,7 @@ class Trainer:
             "epochs_done": self.epochs_done,
             "finished": self.finished,
             "not_improved": self.not_improved,
+            "best": self.best,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             **counts,
@@ -258,7 +259,8 @@ class Trainer:
         load_weights(self.network, checkpoint["state_dict"], path)
         state = origin.state
         if state is None or (state["finished"] and differences(state, self.config)):
-            log.info(f"{path}: starting a new run from these weights")
+            why = "holds weights without optimiser and position" if state is None else "is the end of another run"
+            log.info(f"{path}: {why}; a new run starts from its weights, at iteration 0 with the whole learning rate")
             return
         if state["iteration"] > self.schedule.iterations:
             raise UsageError(f"{path}: is at iteration {state['iteration']}, beyond the {self.schedule.iterations} of "
@@ -278,8 +280,8 @@ class Trainer:
             ) from None
         for name in ("iteration", "epochs_done", "finished", "not_improved"):
             setattr(self, name, state[name])
-        best = float(checkpoint["monitor_best"])
-        self.best = best if best >= 0 else None
+        best = state["best"] if "best" in state else float(checkpoint["monitor_best"])  # files of before have a share
+        self.best = None if best is None or best < 0 else best
         log.info(f"{path}: {'is finished' if self.finished else f'going on at iteration {self.iteration}'}")
 
     def _describe(self) -> None:

@@ -122,7 +122,7 @@ class USRNStep(nn.Module):
         logits, sub_logits = (upsample(z.float(), x.shape[2:]) for z in self._classify(labelled))
         Ls = cross_entropy(logits, y)
         Ls_sub = cross_entropy(sub_logits, s)
-        total = self.w_sup * Ls + self.w_sub * Ls_sub
+        total = self.w_sup * (Ls + self.w_sub * Ls_sub)
         out = {"Ls": Ls.detach(), "Ls_sub": Ls_sub.detach(), "prediction": logits.detach().argmax(1)}
 
         if u_weak is not None:

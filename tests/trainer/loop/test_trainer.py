@@ -10,6 +10,7 @@ from trainer.methods.baseline import BaselineStep
 from utils.checkpoint import load_checkpoint
 from utils.config_file import load_config
 from utils.errors import UsageError
+from utils.logger import log
 from utils.stop import Stopped
 
 CPU = torch.device("cpu")
@@ -44,7 +45,8 @@ def test_training_lowers_the_loss_and_writes_both_checkpoints(tiny_configs):
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
     best, last = (load_checkpoint(run_dir / name) for name in ("best_model.pth", "checkpoint.pth"))
     scores = [entry["val_mean_iou"] for entry in history(run_dir) if "val_mean_iou" in entry]
-    assert best["monitor_best"] == max(scores)
+    assert best["monitor_best"] == round(100 * max(scores), 2)
+    assert last["resume"]["best"] == max(scores)
     assert last["epoch"] == 30  # 15 epochs, times floor(16 images / 8 labelled)
 
 
@@ -134,20 +136,34 @@ def test_learning_rates_fall_by_the_poly_rule_and_the_backbone_has_a_tenth(tiny_
     assert backbone == pytest.approx(heads / 10)
 
 
-def test_early_stop_ends_the_run_after_so_many_validations_without_a_better_one(tiny_configs):
+def test_early_stop_ends_the_run_after_more_validations_than_so_many_without_a_better_one(tiny_configs):
     # A learning rate of almost nothing: the first validation stays the best.
     _, run_dir = train(tiny_configs[0], "trainer.epochs=20", "trainer.early_stop=1", "optimizer.args.lr=1e-30")
     validations = [entry for entry in history(run_dir) if "val_mean_iou" in entry]
     best = max(range(len(validations)), key=lambda index: validations[index]["val_mean_iou"])
-    assert len(validations) == best + 1 + 2  # early_stop is multiplied by floor(16 / 8)
+    assert len(validations) == best + 1 + 3  # early_stop is multiplied by floor(16 / 8)
 
 
-def test_weights_without_a_position_start_a_new_run(tiny_configs):
+def test_best_of_a_checkpoint_from_before_is_a_share(tiny_configs):
+    _, run_dir = train(tiny_configs[0], stop_after=3)
+    path, config = run_dir / "checkpoint.pth", load_config(tiny_configs[0])
+    checkpoint = torch.load(path, weights_only=True)
+    best = checkpoint["resume"].pop("best")
+    checkpoint["monitor_best"] = best
+    torch.save(checkpoint, path)
+    assert Trainer(config, open_data(config), CPU, Origin.read(path)).best == best
+    assert 0 < best < 1
+
+
+def test_weights_without_a_position_start_a_new_run(tiny_configs, caplog, monkeypatch):
+    monkeypatch.setattr(log, "propagate", True)
     trained, run_dir = train(tiny_configs[0])
     config = load_config(tiny_configs[0], ["experim_name=other"])
-    trainer = Trainer(config, open_data(config), CPU, Origin.read(run_dir / "best_model.pth"))
+    with caplog.at_level("INFO", logger=log.name):
+        trainer = Trainer(config, open_data(config), CPU, Origin.read(run_dir / "best_model.pth"))
     assert trainer.iteration == 0
     assert set(trainer.network.state_dict()) == set(trained)
+    assert "holds weights without optimiser and position; a new run starts from its weights" in caplog.text
 
 
 def test_position_of_another_schedule_is_refused(tiny_configs):

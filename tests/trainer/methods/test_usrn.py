@@ -77,7 +77,7 @@ def test_total_is_the_weighted_sum_of_the_four_losses(batch):
     step = make_step(pos_thresh_value=0.3, supervised_w=2.0, loss_weight_subcls=0.5, loss_weight_unsup=3.0)
     out = step(**batch)
     assert min(out[name] for name in ("Ls", "Ls_sub", "Lu_reg", "Lu_sub")) > 0
-    expected = 2 * out["Ls"] + 0.5 * out["Ls_sub"] + 3 * out["Lu_reg"] + 1.5 * out["Lu_sub"]
+    expected = 2 * (out["Ls"] + 0.5 * out["Ls_sub"]) + 3 * out["Lu_reg"] + 1.5 * out["Lu_sub"]
     assert out["total"].item() == pytest.approx(expected.item(), rel=1e-6)
 
 
