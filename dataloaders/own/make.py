@@ -1,8 +1,9 @@
 """From a folder of images and a folder of masks to a described data set (``dataloaders/sets/described.py``)."""
 
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from dataloaders.own.masks import (
 )
 from dataloaders.own.pairs import Pairs, find_pairs
 from dataloaders.own.split import Split, split_masked
+from dataloaders.own.united import unite_masks
 from dataloaders.sets.described import DESCRIPTION, MASKS, Description
 from utils.errors import UsageError
 from utils.folders import replacing
@@ -78,7 +80,20 @@ def make_own_data(
     UsageError
         The data do not make a run: the message says what is wrong and where.
     """
-    pairs = find_pairs(images_folder, masks_folder)
+    with tempfile.TemporaryDirectory() as workplace:
+        pairs = find_pairs(images_folder, masks_folder)
+        pairs = replace(pairs, masks=pairs.masks | unite_masks(pairs.series, Path(workplace)))
+        return _make(root, images_folder, pairs, class_file, ignore, n_labelled)
+
+
+def _make(
+    root: Path,
+    images_folder: Path,
+    pairs: Pairs,
+    class_file: Path | None,
+    ignore: Sequence[int] | None,
+    n_labelled: int | None,
+) -> OwnData:
     looks = for_each(look_at_image, list(pairs.images.values()), workers=cores(), label="images")
     look_of = dict(zip(pairs.images, looks, strict=True))
     contents = for_each(look_at_mask, list(pairs.masks.values()), workers=cores(), label="masks")

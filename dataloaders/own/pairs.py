@@ -1,18 +1,21 @@
-"""Which mask belongs to which image: by their paths below the two folders, without suffix."""
+"""Which mask belongs to which image: by their names below the two folders."""
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
+from dataloaders.own.names import MASK_ENDING, match_names
 from dataloaders.sets.description import IMAGE_SUFFIXES
 from utils.errors import UsageError
 from utils.inputs import plain_text
 
 MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
-MASK_ENDING = re.compile(r"[-_](masks?|gt|labels?|seg|segmentation)$", re.IGNORECASE)
 SHOWN = 5  # files that a message names before it only counts
+_EXPORTED = re.compile(r"SegmentationClass(PNG)?")  # by CVAT and labelme, beside folders of other pictures
+_JPEG = (".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
@@ -27,15 +30,18 @@ class Pairs:
         Image id → path of its mask, for the images that have one.
     strays
         Masks without an image.
+    series
+        Image id → all of its masks, for the images that have several; ``masks`` has the first.
     """
 
     images: dict[str, Path]
     masks: dict[str, Path]
     strays: list[Path]
+    series: dict[str, list[Path]] = field(default_factory=dict)
 
 
 def find_pairs(images_folder: Path, masks_folder: Path) -> Pairs:
-    """Images and their masks; one folder may lie in the other, or be the same where the masks' names end in ``_mask``.
+    """Images and their masks; one folder may lie in the other, or be the same where the names tell them apart.
 
     Raises
     ------
@@ -50,33 +56,67 @@ def find_pairs(images_folder: Path, masks_folder: Path) -> Pairs:
     image_files = list(_files(images_folder, IMAGE_SUFFIXES, None if same else masks_folder))
     mask_files = list(_files(masks_folder, MASK_SUFFIXES, None if same else images_folder))
     if same:
-        image_files = [path for path in image_files if not MASK_ENDING.search(path.stem)]
-        mask_files = [path for path in mask_files if MASK_ENDING.search(path.stem)]
+        mask_files = _masks_among(mask_files)
+        image_files = [path for path in image_files if path not in set(mask_files)]
+    exported = [path for path in mask_files if any(map(_EXPORTED.fullmatch, path.relative_to(masks_folder).parts))]
+    mask_files = exported or mask_files
     if not image_files:
         raise UsageError(f"--init_data {images_folder}: holds no image ({', '.join(IMAGE_SUFFIXES)}).")
     if not mask_files:
-        ending = " whose name ends in _mask, _gt or _label" if same else ""
+        ending = " that its name tells from the images (a_mask.png beside a.jpg)" if same else ""
         raise UsageError(f"--masks {masks_folder}: holds no mask{ending} ({', '.join(MASK_SUFFIXES)}).")
 
     for folder, files in ((images_folder, image_files), (masks_folder, mask_files)):
         _check_paths(folder, files)
     images = _unique((_id(path, images_folder), path) for path in image_files)
-    claims, strays = [], []
-    for path in mask_files:
-        id_ = _id(path, masks_folder)
-        id_ = id_ if id_ in images else MASK_ENDING.sub("", id_)
-        if id_ in images:
-            claims.append((id_, path))
-        else:
-            strays.append(path)
-    masks = _unique(claims)
-    if not masks:
+    ids = list(images)
+    masks_of = match_names(
+        [PurePosixPath(path.relative_to(images_folder).as_posix()) for path in images.values()],
+        [PurePosixPath(path.relative_to(masks_folder).as_posix()) for path in mask_files],
+    )
+    if not masks_of:
+        shown = [
+            " and ".join(str(path.relative_to(folder)) for path in files[:2])
+            for folder, files in ((images_folder, image_files), (masks_folder, mask_files))
+        ]
         raise UsageError(
-            f"--masks {masks_folder}: none of its {len(mask_files)} masks has the name of an image of {images_folder}; "
-            f"{strays[0].relative_to(masks_folder)}, for one, would be the mask of "
-            f"{strays[0].relative_to(masks_folder).with_suffix('.*')}."
+            f"--masks {masks_folder}: none of its {len(mask_files)} masks has the name of an image of {images_folder}. "
+            f"The images are called {shown[0]}, the masks {shown[1]}. Name the masks after the images."
         )
-    return Pairs(images, masks, strays)
+    series = {ids[image]: [mask_files[at] for at in found] for image, found in masks_of.items()}
+    paired = {path for found in series.values() for path in found}
+    return Pairs(
+        images,
+        {id_: series[id_][0] for id_ in ids if id_ in series},
+        [path for path in mask_files if path not in paired],
+        {id_: found for id_, found in series.items() if len(found) > 1},
+    )
+
+
+def _masks_among(files: list[Path]) -> list[Path]:
+    """The masks of a folder that holds the images as well.
+
+    Their names end like masks' names; or are those of other files and something more; or they are the files beside
+    JPEGs, which masks never are.
+    """
+    masks = [path for path in files if MASK_ENDING.search(path.stem)]
+    if masks:
+        return masks
+    stems = {path.with_suffix("") for path in files}
+    more: Counter = Counter()
+    for path in files:
+        for at in (found.start() for found in re.finditer(r"[-_. ]", path.stem)):
+            if path.with_name(path.stem[:at]) in stems and not path.stem[at + 1 :].isdigit():
+                more[path.stem[at:]] += 1
+    if more:
+        ending = more.most_common(1)[0][0]
+        return [
+            path
+            for path in files
+            if path.stem.endswith(ending) and path.with_name(path.stem.removesuffix(ending)) in stems
+        ]
+    others = [path for path in files if path.suffix.lower() not in _JPEG]
+    return others if len(others) < len(files) else []
 
 
 def _check_paths(folder: Path, files: list[Path]) -> None:

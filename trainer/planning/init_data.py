@@ -156,6 +156,12 @@ def _report(request: Request, own: OwnData) -> None:
 
 def _image_notes(own: OwnData) -> list[str]:
     notes = []
+    if own.pairs.series:
+        id_, masks = next(iter(own.pairs.series.items()))
+        notes.append(
+            f"{len(own.pairs.series)} images have several masks, which are united, such as "
+            f"{some([path.name for path in masks])} for {id_}"
+        )
     if own.description.value_range:
         low, high = own.description.value_range
         notes.append(

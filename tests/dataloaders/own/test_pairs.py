@@ -45,6 +45,99 @@ def test_images_and_masks_may_share_a_folder_or_lie_in_each_other(tmp_path):
     assert (sorted(pairs.images), list(pairs.masks)) == (["a", "b"], ["a"])
 
 
+def paired(tmp_path, images, masks):
+    """Names of the masks by image, as ``find_pairs`` gives them."""
+    pairs = find_pairs(touch(tmp_path / "i", *images), touch(tmp_path / "m", *masks))
+    all_of = {id_: [path] for id_, path in pairs.masks.items()} | pairs.series
+    return {id_: [path.relative_to(tmp_path / "m").as_posix() for path in found] for id_, found in all_of.items()}
+
+
+NUMBERS = [f"{number:02d}" for number in range(1, 13)]
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("{}_sat.jpg", "{}_mask.png"),
+        ("{}.jpg", "{}.jpg.png"),
+        ("Image_{}L.jpg", "Image_{}L_1stHO.png"),
+        ("{}_training.tif", "{}_manual1.gif"),
+        ("img_{}.png", "label_{}.png"),
+        ("img{}.png", "gt{}.png"),
+        ("s/a_{}_leftImg8bit.png", "s/a_{}_gtFine_labelTrainIds.png"),
+        ("S-1.3.6.{}.7_high.jpg", "S-1.3.6.{}.7_high_mask.gif"),
+        ("{}.jpg", "{}_json/label.png"),
+        ("train/x{}.png", "train_labels/x{}_L.png"),
+        ("benign ({}).png", "benign ({})_mask.png"),
+        ("缺陷 {}.png", "缺陷 {}_标注.png"),
+        ("{}.jpg", "SegmentationClass/{}.png"),
+        ("{}.jpg", "default/{}.png"),
+    ],
+)
+def test_masks_are_found_by_the_longest_part_that_their_names_share_with_the_images(tmp_path, image, mask):
+    found = paired(tmp_path, map(image.format, NUMBERS), map(mask.format, NUMBERS[:8]))
+    assert sorted(found.values()) == [[mask.format(number)] for number in NUMBERS[:8]]
+    ids = {mask.format(number): image.format(number).rpartition(".")[0].replace("/", "__") for number in NUMBERS}
+    assert {id_: [name] for name, id_ in ids.items() if [name] in found.values()} == found
+
+
+def test_numbers_within_numbers_do_not_mix(tmp_path):
+    images = [f"{number}.png" for number in range(1, 13)]
+    assert paired(tmp_path, images, ["1.png", "11.png"]) == {"1": ["1.png"], "11": ["11.png"]}
+    assert paired(tmp_path / "other", images, ["seg_2_1.png", "seg_3_1.png", "seg_12_1.png"]) == {
+        "2": ["seg_2_1.png"], "3": ["seg_3_1.png"], "12": ["seg_12_1.png"],
+    }  # fmt: skip
+
+
+def test_images_of_one_name_are_told_apart_by_the_folders(tmp_path):
+    images = [f"{part}/{number}.png" for part in ("train", "val") for number in range(4)]
+    masks = [f"{part}_labels/{number}_L.png" for part in ("train", "val") for number in range(3)]
+    found = paired(tmp_path, images, masks)
+    assert found == {f"{mask.partition('_')[0]}__{mask[-7]}": [mask] for mask in masks}
+
+
+@pytest.mark.parametrize("names", [["{}_mask.png", "{}_mask_1.png", "{}_mask_2.png"], ["{}_0.png", "{}_1.png"]])
+def test_masks_that_differ_by_a_number_are_a_series(tmp_path, names):
+    found = paired(tmp_path, ["a.png", "b.png", "c.png"], [name.format(id_) for id_ in "ab" for name in names])
+    assert found == {id_: [name.format(id_) for name in names] for id_ in "ab"}
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [
+        ["{}_1stHO.png", "{}_2ndHO.png"],
+        ["{}_car.png", "{}_tree.png"],
+        ["{}_labelIds.png", "{}_color.png"],
+        ["x/{}.png", "y/{}.png"],
+        ["{}.png", "{}.tif"],
+        ["{}.png", "{}_color.png"],
+    ],
+)
+def test_two_masks_of_one_image_that_are_no_series_are_refused(tmp_path, masks):
+    with pytest.raises(UsageError, match=r"stand for the same image, \w\.jpg\. Move or rename"):
+        paired(tmp_path, ["a.jpg", "b.jpg", "c.jpg"], [mask.format(id_) for id_ in "ab" for mask in masks])
+
+
+def test_labelmes_folders_of_exported_pictures_give_their_label(tmp_path):
+    masks = [f"{id_}_json/{name}.png" for id_ in "ab" for name in ("img", "label", "label_viz")]
+    assert paired(tmp_path, ["a.jpg", "b.jpg"], masks) == {id_: [f"{id_}_json/label.png"] for id_ in "ab"}
+
+
+def test_cvats_folders_of_other_pictures_are_passed_over(tmp_path):
+    folders = ("SegmentationClass", "SegmentationObject", "JPEGImages")
+    masks = [f"{folder}/{id_}.png" for id_ in "ab" for folder in folders]
+    assert paired(tmp_path, ["a.jpg", "b.jpg"], masks) == {id_: [f"SegmentationClass/{id_}.png"] for id_ in "ab"}
+
+
+@pytest.mark.parametrize("mask", ["{}_1stHO.png", "{}_mask.png", "{}.png"])
+def test_masks_are_told_from_the_images_of_their_folder(tmp_path, mask):
+    shared = touch(tmp_path / "shared", *(f"{id_}L.jpg" for id_ in "abcd"), *(mask.format(f"{id_}L") for id_ in "ab"))
+    if mask == "{}.png":
+        (shared / "cL.jpg").rename(shared / "eL.jpg")
+    pairs = find_pairs(shared, shared)
+    assert (len(pairs.images), sorted(pairs.masks)) == (4, ["aL", "bL"])
+
+
 def test_masks_without_an_image_are_strays(tmp_path):
     pairs = find_pairs(touch(tmp_path / "i", "a.jpg"), touch(tmp_path / "m", "a.png", "zebra.png"))
     assert [path.name for path in pairs.strays] == ["zebra.png"]
@@ -55,7 +148,7 @@ def test_masks_without_an_image_are_strays(tmp_path):
     [
         ([], ["a.png"], ["--init_data", "holds no image"]),
         (["a.jpg"], [], ["--masks", "holds no mask"]),
-        (["a.jpg"], ["b.png"], ["none of its 1 masks", "b.png", "b.*"]),
+        (["a.jpg"], ["b.png"], ["none of its 1 masks", "called a.jpg", "masks b.png"]),
         (["a.jpg", "a.png"], ["a.png"], ["a.jpg", "a.png", "the same image, a"]),
         (["n/a.jpg", "n__a.jpg"], ["a.png"], ["the same image, n__a"]),
         (["a.jpg"], ["a.png", "a_mask.png"], ["a.png", "a_mask.png", "the same image, a"]),

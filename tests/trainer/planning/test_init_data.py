@@ -131,6 +131,18 @@ def test_images_and_masks_may_share_one_folder(unplanned):
     assert len(opened().unlabelled) == 6
 
 
+def test_several_binary_masks_of_one_image_are_united_which_is_said(unplanned, capsys):
+    write_images(Path("images"), names(12))
+    for number in range(6):
+        write_mask(Path("masks") / f"{number:03d}_mask.png", (scene(number) == 1).astype(np.uint8))
+        write_mask(Path("masks") / f"{number:03d}_mask_1.png", (scene(number) == 2).astype(np.uint8))
+    assert init() == 0
+    assert "assumed: 6 images have several masks, which are united" in capsys.readouterr().out
+    data = opened()
+    for sample in data.labelled:
+        assert np.array_equal(data.read_mask(sample.label), scene(int(sample.id)) > 0)
+
+
 def test_images_without_masks_and_masks_that_are_left_out_are_unlabelled(unplanned):
     folders(n_images=12, n_masks=12)
     assert init("--labelled", 4) == 0
