@@ -87,6 +87,13 @@ class _TrainingStream(Dataset):
         raise NotImplementedError
 
 
+def subclass_map_path(folder: Path, sample: Sample) -> Path:
+    """Where a labelled sample's subclass map is: under its mask's name, or its image's as the original has it."""
+    path = folder / sample.label.name
+    by_image = path.with_name(f"{sample.image.stem}.png")  # Cityscapes
+    return by_image if not path.is_file() and by_image.is_file() else path
+
+
 class LabelledStream(_TrainingStream):
     """Items: ``id``; ``image`` uint8 (3, S, S); ``target`` and, where subclass maps are given, ``subclass``
     int16 (S, S); ``photometry`` (8,) where colour jitter is on; ``bad``."""
@@ -117,10 +124,7 @@ class LabelledStream(_TrainingStream):
     def _read_more(self, sample: Sample, size: tuple[int, int]) -> list[np.ndarray]:
         if self.subclass_dir is None:
             return []
-        path = self.subclass_dir / sample.label.name
-        if not path.is_file():  # the original names Cityscapes' after the image
-            by_image = path.with_name(f"{sample.image.stem}.png")
-            path = by_image if by_image.is_file() else path
+        path = subclass_map_path(self.subclass_dir, sample)
         subclasses = read_subclass_map(path, self.n_subclasses)
         if subclasses.shape != size:
             raise UsageError(

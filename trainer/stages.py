@@ -35,6 +35,7 @@ from trainer.prediction.predictor import read_network
 from trainer.prediction.whole_image import whole_image_loader
 from trainer.record import Record
 from trainer.stage_table import STAGES
+from trainer.subclasses.agreement import check_subclass_maps
 from trainer.subclasses.features import features_dir, save_features
 from trainer.subclasses.table import TABLE
 from trainer.trained import best_model, load_network
@@ -114,6 +115,8 @@ def train(config: Config, options: Options, device: torch.device) -> None:
     refuse_other_data(data, parts)
     refuse_leaks(data, parts)
     refuse_void_masks(data, "labelled")
+    if config.name == USRN:
+        check_subclass_maps(config, data)
     if config.trainer.val:
         refuse_void_masks(data, "validation")
     # Held by nobody once the trainer has taken what it needs: it is as large as the network and its momentum.

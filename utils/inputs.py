@@ -105,4 +105,4 @@ def first_problem(error: ValidationError) -> str:
     """What is wrong first, in one line: the key and pydantic's reason."""
     problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(map(str, problem["loc"]))
-    return f"{f'key {place}: ' if place else ''}{problem['msg']}"
+    return f"{f'key {place}: ' if place else ''}{problem['msg'].removeprefix('Value error, ')}"

@@ -53,7 +53,7 @@ def make_subclasses(
 
     sizes, inertia = [], []
     finished = _FinishedClasses(config, images)
-    results = {index: finished.get(index, count) for index, count in enumerate(counts) if count > 1}
+    results = {index: finished.get(index, count, here[index]) for index, count in enumerate(counts) if count > 1}
     to_read = [index for index, result in results.items() if result is None]
     samples = ClassSamples(images, to_read, np.max(gather(here), axis=0), config.model.out_dim)
     for index, (name, count) in enumerate(zip(data.classes, counts, strict=True)):
@@ -141,12 +141,16 @@ class _FinishedClasses:
     def _path(self, index: int, n_clusters: int) -> Path:
         return self.folder / f"{self.key}_{index}_{n_clusters}_{rank()}.npz"
 
-    def get(self, index: int, n_clusters: int) -> tuple[np.ndarray, float] | None:
+    def get(self, index: int, n_clusters: int, n_samples: int) -> tuple[np.ndarray, float] | None:
+        """Cluster of each of this process's samples, and the inertia; None where the class is to be clustered."""
         try:
             with np.load(self._path(index, n_clusters), allow_pickle=False) as contents:
                 result = contents["labels"], float(contents["inertia"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            result = None  # not there, or damaged: the class is clustered again
+            if result[0].shape != (n_samples,) or not np.isin(result[0], np.arange(n_clusters)).all():
+                raise ValueError("these are no clusters of these samples")
+        # Not there, or damaged: the class is clustered again.
+        except (OSError, ValueError, TypeError, KeyError, EOFError, MemoryError, zipfile.BadZipFile):
+            result = None
         return result if all(gather(result is not None)) else None
 
     def keep(self, index: int, n_clusters: int, result: tuple[np.ndarray, float]) -> None:

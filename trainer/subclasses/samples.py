@@ -67,7 +67,7 @@ class ImageSamples:
             )
         try:
             shape = self._feature().shape
-        except (ValueError, EOFError, OSError) as error:
+        except (ValueError, EOFError, OSError, OverflowError, TypeError) as error:  # whatever its header says
             raise UsageError(f"{self.path}: is no feature file, or a damaged one ({error}). {again}") from None
         mask = data.read_mask(sample.label)
         height, width = mask.shape
@@ -115,7 +115,11 @@ class ImageSamples:
 
     def _feature(self) -> np.ndarray:
         """(out_dim, h, w), read from disk where it is used."""
-        return np.load(self.path, mmap_mode="r", allow_pickle=False)
+        with np.errstate(over="ignore"):  # of a giant shape in a header
+            feature = np.lib.format.open_memmap(self.path, mode="r")  # never an archive of arrays, nor pickled objects
+        if feature.dtype.kind != "f":
+            raise ValueError(f"it holds values of the type {feature.dtype}")
+        return feature
 
 
 class ClassSamples:

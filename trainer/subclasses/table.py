@@ -1,19 +1,27 @@
 """Which class every subclass belongs to: ``subclasses.json``, which stage 3 writes and stage 4 reads."""
 
-import json
 from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Annotated
 
 import torch
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter
 
 from dataloaders.sets.description import SegmentationData
-from trainer.subclasses.counts import paper_counts
+from trainer.subclasses.counts import MAX_SUBCLASSES, paper_counts
 from utils.commands import command
 from utils.config import Config
 from utils.errors import UsageError
+from utils.inputs import read_json
 
 TABLE, PICTURE = "subclasses.json", "subclasses.png"
 FINISHED_CLASSES = ".finished_classes"
 """Beside the table while stage 3 is at work; then the maps there are not complete."""
+
+
+Count = Annotated[int, Field(ge=1)]
+Size = Annotated[int, Field(ge=0)]
+Inertia = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -40,10 +48,12 @@ class SubclassTable:
         How long it took, from the last interruption on where there was one.
     """
 
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid")
+
     classes: list[str]
-    counts: list[int]
-    sizes: list[int]
-    inertia: list[float]
+    counts: list[Count]
+    sizes: list[Size]
+    inertia: list[Inertia]
     algorithm: str
     seed: int
     source: str
@@ -61,6 +71,22 @@ class SubclassTable:
         return torch.repeat_interleave(torch.arange(len(self.counts)), torch.tensor(self.counts))
 
 
+def _agreeing(table: SubclassTable) -> SubclassTable:
+    """The table, where its lists belong together; those of a rehearsal have no sizes."""
+    if len(table.counts) != len(table.classes) or len(table.inertia) not in (0, len(table.classes)):
+        raise ValueError("its lists are not of its classes")
+    if len(table.sizes) not in (0, table.n_subclasses):
+        raise ValueError(f"it has {len(table.sizes)} sizes for {table.n_subclasses} subclasses")
+    if table.n_subclasses > MAX_SUBCLASSES:
+        raise ValueError(f"it has {table.n_subclasses:,} subclasses; at most {MAX_SUBCLASSES:,} are possible")
+    if any(count == 1 and inertia for count, inertia in zip(table.counts, table.inertia, strict=False)):
+        raise ValueError("a class of one subclass has an inertia")
+    return table
+
+
+_TABLE = TypeAdapter(Annotated[SubclassTable, AfterValidator(_agreeing)])
+
+
 def read_subclass_table(config: Config, data: SegmentationData) -> SubclassTable:
     """The table of the subclass maps that stage 4 trains on.
 
@@ -69,15 +95,12 @@ def read_subclass_table(config: Config, data: SegmentationData) -> SubclassTable
     folder = config.subclass_dir
     path = folder / TABLE
     if path.is_file():
-        try:
-            table = SubclassTable(**json.loads(path.read_text()))
-            sound = all(type(count) is int and count > 0 for count in table.counts)
-        except (OSError, ValueError, TypeError):
-            sound = False
-        if not sound:
-            raise UsageError(f"{path}: is no table of subclasses, or damaged. Run stage 3 again with --force.")
-        if len(table.counts) != len(data.classes):
-            raise UsageError(f"{path}: is for {len(table.counts)} classes, the data set has {len(data.classes)}.")
+        again = "Run stage 3 again with --force: " + command("--clustering True --force", config.baseline_dir, config)
+        table = read_json(path, _TABLE, again)
+        if table.classes != list(data.classes):
+            here, there = next(pair for pair in zip_longest(data.classes, table.classes) if pair[0] != pair[1])
+            raise UsageError(f"{path}: is for {len(table.classes)} classes, the data set has {len(data.classes)}; the "
+                             f"first that differs is {here!r} here, {there!r} there. {again}")  # fmt: skip
         return table
     counts = paper_counts(config)
     unfinished = (folder / FINISHED_CLASSES).is_dir()

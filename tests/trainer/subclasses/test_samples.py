@@ -1,4 +1,3 @@
-import json
 import os
 
 import cv2
@@ -85,15 +84,6 @@ def test_unfinished_maps_of_a_published_split_are_not_taken_for_the_originals(co
         read_subclass_table(published, data)
 
 
-def test_table_of_other_classes_is_refused(config, data):
-    make_subclasses(config, data, CPU)
-    path = config.subclass_dir / "subclasses.json"
-    contents = json.loads(path.read_text())
-    path.write_text(json.dumps({**contents, "counts": [1, 1, 1]}))
-    with pytest.raises(UsageError, match="3 classes"):
-        read_subclass_table(config, data)
-
-
 def test_nearest_neighbour_takes_the_source_at_or_before():
     assert resize_nearest(np.arange(6).reshape(1, 6), (1, 4)).tolist() == [[0, 1, 3, 4]]
     assert resize_nearest(np.arange(2).reshape(1, 2), (2, 5)).tolist() == [[0, 0, 0, 1, 1]] * 2
@@ -125,18 +115,6 @@ def test_feature_file_that_would_run_code_is_refused_and_runs_nothing(config, da
     assert not marker.exists()
     np.load(path, allow_pickle=True)  # the same file does run code where loading is not safe
     assert marker.is_dir()
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", "null", "[1", '{"counts": 3}'])
-def test_damaged_table_of_subclasses_is_named(config, data, text):
-    make_subclasses(config, data, CPU)
-    path = config.subclass_dir / "subclasses.json"
-    table = json.loads(path.read_text())
-    read_subclass_table(config, data)
-    for damaged in (text, json.dumps({**table, "counts": [0, 4]}), json.dumps({**table, "counts": ["4", 1]})):
-        path.write_text(damaged)
-        with pytest.raises(UsageError, match=r"subclasses\.json: is no table of subclasses"):
-            read_subclass_table(config, data)
 
 
 def test_feature_files_are_read_once_as_far_as_memory_allows_and_the_maps_are_the_same(config, data, monkeypatch):

@@ -97,7 +97,7 @@ def runs(tiny_configs):
     config.subclass_dir.mkdir(parents=True)
     config.run_dir.mkdir()
     table = {"classes": data.classes, "counts": [2] + [1] * 7, "sizes": [500, 400, 300, 200, 100, 50, 20, 10, 4]}
-    table |= {"inertia": [1.0] * 8, "algorithm": "balanced_kmeans", "seed": 1, "source": "/home/me/features"}
+    table |= {"inertia": [1.0] + [0.0] * 7, "algorithm": "balanced_kmeans", "seed": 1, "source": "/home/me/features"}
     (config.subclass_dir / "subclasses.json").write_text(json.dumps(table))
     write_run(config.run_dir, data, right=0.9, seed=1)
     write_run(config.baseline_dir, data, right=0.8, seed=2)
