@@ -12,9 +12,9 @@ import numpy as np
 
 from dataloaders.images import ValueRange, look_at_image
 from dataloaders.reading import IGNORE
-from dataloaders.sets.description import Sample, SegmentationData, listed
+from dataloaders.sets.description import Sample, SegmentationData
 from utils.config import Config
-from utils.errors import UsageError
+from utils.errors import UsageError, some
 from utils.parallel import cores, for_each
 
 SPLITS = ("labelled", "unlabelled", "validation")
@@ -112,8 +112,8 @@ def _leaks(data: SegmentationData, parts: Sequence[str]) -> list[str]:
     held_out = {sample.image for sample in data.validation} if "validation" in parts else set()
     both = {part: [sample.image for sample in getattr(data, part) if sample.image in held_out] for part in parts}
     return [
-        f"{listed(images)}: {len(images):,} of the {part} images are validation images as well, whose scores would say "
-        "nothing. Take them out of one of the two lists."
+        f"{some(images, 10)}: {len(images):,} of the {part} images are validation images as well, whose scores would "
+        "say nothing. Take them out of one of the two lists."
         for part, images in both.items()
         if images and part != "validation"
     ]

@@ -9,7 +9,7 @@ from torchvision.models import ResNet50_Weights, ResNet101_Weights
 
 from models.segmentor import Segmentor
 from utils.checkpoint import is_state_dict, read_tensors, why_unusable
-from utils.errors import UsageError
+from utils.errors import UsageError, some
 
 WEIGHTS = {50: ResNet50_Weights.IMAGENET1K_V1, 101: ResNet101_Weights.IMAGENET1K_V1}
 # The names under which people have these weights; torchvision renamed the files later, and both are read.
@@ -75,7 +75,7 @@ def load_imagenet_weights(network: Segmentor, state_dict: Mapping[str, Tensor]) 
         if name in wanted and (reason := why_unusable(value, wanted[name].dtype))
     ]
     differences = [
-        f"{what}: {_some(names)}"
+        f"{what}: {some(names, SHOWN)}"
         for what, names in (
             ("missing", missing),
             ("not in this network", unexpected),
@@ -103,8 +103,3 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as weights ({error}): delete it, so that it is fetched anew."
         ) from None
     return weights
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

@@ -12,7 +12,7 @@ import torch
 from trainer.evaluation.run_json import Stage, read_stages
 from utils.config import Config, differing_keys
 from utils.distributed import barrier, is_main, world_size
-from utils.errors import UsageError
+from utils.errors import UsageError, some
 from utils.files import write_whole
 from utils.logger import log
 
@@ -71,7 +71,8 @@ class Record:
         if differing:
             raise UsageError(
                 f"{output}: is the result of another configuration; it differs in "
-                f"{'; '.join(differing[:5])}. Give this run another experim_name, or replace the result with --force."
+                f"{some(differing, separator='; ')}. Give this run another experim_name, or replace the "
+                "result with --force."
             )
         log.info(f"{self.stage} of {self.config.experim_name} is done: {output} (--force does it again)")
         return True

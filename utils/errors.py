@@ -3,7 +3,7 @@
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 _ADVICE = {
@@ -27,6 +27,12 @@ class UsageError(Exception):
     def __init__(self, message: str):
         # A data-loader worker re-raises with its own traceback in the text: the user gets the message alone.
         super().__init__(message.rpartition("UsageError: ")[2].strip())
+
+
+def some(items: Sequence, most: int = 5, separator: str = ", ") -> str:
+    """The first items of a message, and how many more there are: ``a, b and 7 more``."""
+    shown = separator.join(map(str, items[:most]))
+    return shown + (f" and {len(items) - most:,} more" if len(items) > most else "")
 
 
 class NotFiniteError(UsageError):

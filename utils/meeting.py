@@ -7,7 +7,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from utils.errors import UsageError
+from utils.errors import UsageError, some
 
 _POLL = 0.02  # seconds
 
@@ -64,5 +64,5 @@ def agree(store: dist.Store, number: int, processes: int, command: dict[str, Any
         if differing:
             raise UsageError(
                 f"rank {rank} was started by another command or configuration than rank 0; it differs in "
-                f"{'; '.join(differing[:5])}. Start all by the same one."
+                f"{some(differing, separator='; ')}. Start all by the same one."
             )

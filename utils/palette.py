@@ -52,19 +52,20 @@ def indices_of_colours(
         uint8 (H, W), and None; or, for the indices to be of no use, a colour that is not that of one class.
     """
     index_of: dict[int, int | None] = {-1: 0}  # no colour's code: the table is never empty
-    for index, code in enumerate(_codes(palette[:n_classes]).tolist()):
+    for index, code in enumerate(colour_codes(palette[:n_classes]).tolist()):
         index_of[code] = None if code in index_of else index
-    for code in _codes(np.stack([palette[255], voc_palette()[255]])).tolist():
+    for code in colour_codes(np.stack([palette[255], voc_palette()[255]])).tolist():
         index_of.setdefault(code, ignore_index)
     known = np.array(sorted(code for code, index in index_of.items() if index is not None))
-    codes = _codes(colours)
+    codes = colour_codes(colours)
     place = np.searchsorted(known, codes).clip(max=len(known) - 1)
     strange = known[place] != codes
     unknown = tuple(colours[strange][0].tolist()) if strange.any() else None
     return np.array([index_of[code] for code in known.tolist()], np.uint8)[place], unknown
 
 
-def _codes(colours: np.ndarray) -> np.ndarray:
+def colour_codes(colours: np.ndarray) -> np.ndarray:
+    """Colours (…, 3) as one number each, red << 16 | green << 8 | blue: int32 (…)."""
     red, green, blue = np.moveaxis(colours.astype(np.int32), -1, 0)
     return red << 16 | green << 8 | blue
 

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from dataloaders.own.masks import IGNORE, rgb
 from dataloaders.sets.description import read_class_file
-from utils.errors import UsageError
-from utils.palette import voc_palette
+from utils.errors import UsageError, some
+from utils.palette import colour_codes, voc_palette
 
 Colour = tuple[int, int, int]
 MAX_CLASSES = 250
@@ -152,7 +154,7 @@ def _by_colour(
             f"--classes {class_file}: the masks are in colours, so every line needs one: <name> <red> <green> <blue>. "
             f"The masks hold {_listed(sorted(pixels), by_colour=True)}."
         )
-    values = [red << 16 | green << 8 | blue for _, (red, green, blue) in rows]
+    values = colour_codes(np.array([colour for _, colour in rows])).tolist()
     if len(set(values)) < len(values):
         raise UsageError(f"--classes {class_file}: gives one colour to two classes.")
     if not set(values) & set(pixels):
@@ -172,4 +174,4 @@ def _by_colour(
 
 def _listed(values: list[int], by_colour: bool = False) -> str:
     texts = ["({}, {}, {})".format(*rgb(value)) if by_colour else str(value) for value in values]
-    return ", ".join(texts[:12]) + (f" and {len(texts) - 12} more" if len(texts) > 12 else "")
+    return some(texts, 12)

@@ -9,8 +9,7 @@ from PIL import Image
 
 from dataloaders.images import ImageLook
 from dataloaders.opening import opened
-from dataloaders.own.pairs import some
-from utils.errors import UsageError
+from utils.errors import UsageError, some
 from utils.palette import save_mask
 
 IGNORE = 255

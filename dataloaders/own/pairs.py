@@ -9,11 +9,10 @@ from pathlib import Path, PurePosixPath
 
 from dataloaders.own.names import MASK_ENDING, match_names
 from dataloaders.sets.description import IMAGE_SUFFIXES
-from utils.errors import UsageError
+from utils.errors import UsageError, some
 from utils.inputs import plain_text
 
 MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
-SHOWN = 5  # files that a message names before it only counts
 _EXPORTED = re.compile(r"SegmentationClass(PNG)?")  # by CVAT and labelme, beside folders of other pictures
 _JPEG = (".jpg", ".jpeg")
 
@@ -132,12 +131,6 @@ def _check_paths(folder: Path, files: list[Path]) -> None:
             f"{folder}: {len(bad)} names cannot be used: {some(bad)}. Rename the files; names in Latin-1 become UTF-8 "
             "by convmv -r -f latin1 -t utf8 --notest and the folder."
         )
-
-
-def some(names: list) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(str, names[:SHOWN])) + more
 
 
 def _files(folder: Path, suffixes: tuple[str, ...], left_out: Path | None) -> Iterator[Path]:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dataloaders.sets.description import read_text
-from utils.errors import UsageError
+from utils.errors import UsageError, some
 from utils.files import write_whole
 
 VOC, CITYSCAPES = "voc_splits", "city_splits"
@@ -125,5 +125,4 @@ def _check_validation(ids: list[str], data_set: str, source: Path, validation: P
 def _refuse_common(ids: list[str], others: list[str] | set[str], what: str) -> None:
     common = sorted(set(ids) & set(others))
     if common:
-        more = f" and {len(common) - 5:,} more" if len(common) > 5 else ""
-        raise UsageError(f"{what} {', '.join(common[:5])}{more}. Nothing is written.")
+        raise UsageError(f"{what} {some(common)}. Nothing is written.")

@@ -11,7 +11,7 @@ import numpy as np
 
 from dataloaders.images import ValueRange, read_image
 from dataloaders.reading import read_mask
-from utils.errors import UsageError
+from utils.errors import UsageError, some
 from utils.inputs import plain_text, read_plain
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -160,17 +160,13 @@ def refuse_repeated(names: Iterable[object], where: str) -> None:
     """Refuse a list in which a name stands twice: it would be shorter than it says."""
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
-        raise UsageError(f"{where}: {listed(repeated)} {_stand(repeated)} there more than once. Leave each in once.")
+        raise UsageError(
+            f"{where}: {some(repeated, _SHOWN)} {_stand(repeated)} there more than once. Leave each in once."
+        )
 
 
 def _stand(names: list) -> str:
     return "stands" if len(names) == 1 else "stand"
-
-
-def listed(names: list) -> str:
-    """The first ten, and how many more there are."""
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return ", ".join(map(str, names[:_SHOWN])) + more
 
 
 def _check_names(names: dict[Path, str]) -> None:
@@ -206,7 +202,7 @@ def are_missing(kind: str, names: list[str]) -> str:
     """``the image a is missing``, or ``the images a, b and 7 more are missing``."""
     if len(names) == 1:
         return f"the {kind} {names[0]} is missing"
-    return f"the {kind}s {listed(names)} are missing"
+    return f"the {kind}s {some(names, _SHOWN)} are missing"
 
 
 def find_root(data_dir: str, dataset: str) -> Path:

@@ -11,7 +11,7 @@ from trainer.subclasses.table import TABLE
 from utils.checkpoint import fingerprint, load_checkpoint
 from utils.config import USRN, Config, differing_keys
 from utils.distributed import restarts
-from utils.errors import UsageError
+from utils.errors import UsageError, some
 from utils.inputs import first_problem
 from utils.logger import log
 
@@ -124,7 +124,7 @@ def checkpoint_to_go_on_from(config: Config, resume: str | None, force: bool) ->
 def _refuse_if_differing(path: Path, state: dict, config: Config, advice: str) -> None:
     differing = differences(state, config)
     if differing:
-        raise UsageError(f"{path}: is of a run that differs in {'; '.join(differing[:5])}. {advice}")
+        raise UsageError(f"{path}: is of a run that differs in {some(differing, separator='; ')}. {advice}")
 
 
 def _newest_good(config: Config) -> Origin | None:

@@ -12,13 +12,12 @@ import torch
 from dataloaders import open_data
 from dataloaders.own.make import UNFINISHED, OwnData, make_own_data
 from dataloaders.own.masks import rgb
-from dataloaders.own.pairs import some
 from dataloaders.sets.described import DESCRIPTION
 from trainer.planning.plan import plan_run
 from trainer.planning.proposal import MACHINES, propose_settings
 from utils.config import BASELINE, USRN
 from utils.config_file import load_config
-from utils.errors import UsageError
+from utils.errors import UsageError, some
 from utils.files import sweep, write_whole
 from utils.folders import sole_maker
 from utils.lock import LOCK, held

@@ -24,6 +24,7 @@ from trainer.subclasses.samples import ClassSamples, ImageSamples
 from trainer.subclasses.table import FINISHED_CLASSES, PICTURE, TABLE, SubclassTable
 from utils.config import Config
 from utils.distributed import all_sum, barrier, failing_together, gather, is_main, rank, share
+from utils.errors import some
 from utils.files import write_atomically, write_whole
 from utils.logger import log, progress
 
@@ -169,7 +170,7 @@ def _warn_of_other_features(config: Config, data: SegmentationData) -> None:
     if others:
         log.warning(
             f"{features_dir(config)}: {len(others)} features belong to no labelled image and are left out: "
-            f"{', '.join(others[:5])}{', …' if len(others) > 5 else ''}"
+            f"{some(others)}"
         )
 
 
