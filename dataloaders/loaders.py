@@ -5,12 +5,8 @@ draw's number alone: a run that goes on at iteration t sees what an unbroken one
 is the same on one process and on many.
 """
 
-import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -19,12 +15,14 @@ from dataloaders.geometry import MULTIPLE
 from dataloaders.images import image_size
 from dataloaders.sets.description import Sample
 from dataloaders.streams import LABELLED, UNLABELLED, EvaluationStream
+from dataloaders.workers import WatchedLoader
 from utils.errors import UsageError
 
 _EMPTY = {
     LABELLED: "no labelled image is there to train on; n_labeled_examples and the split's list say which are.",
     UNLABELLED: "no unlabelled image is left for training; set n_labeled_examples below the size of the training pool.",
 }
+_SECTIONS = {LABELLED: "train_supervised", UNLABELLED: "train_unsupervised"}
 
 
 class DrawSampler(Sampler[list[tuple[int, int]]]):
@@ -92,12 +90,12 @@ class SameSizeSampler(Sampler[list[int]]):
 
 def training_loader(dataset: Dataset, sampler: DrawSampler, num_workers: int, *, pin_memory: bool) -> DataLoader:
     """A loader for a whole run: its workers start once."""
-    return DataLoader(
+    return WatchedLoader(
         dataset,
+        section=_SECTIONS[sampler.stream],
         batch_sampler=sampler,
         num_workers=num_workers,
         pin_memory=pin_memory,
-        worker_init_fn=_begin_worker if num_workers else None,
         prefetch_factor=4 if num_workers else None,
     )
 
@@ -112,13 +110,13 @@ def evaluation_loader(
     pin_memory: bool = False,
 ) -> DataLoader:
     """Batches: ``samples`` and ``targets`` are lists, ``images`` uint8 (N, 3, H', W')."""
-    return DataLoader(
+    return WatchedLoader(
         dataset,
+        section="val_loader",
         batch_sampler=SameSizeSampler(dataset.samples, batch_size, rank=rank, world_size=world_size),
         num_workers=num_workers,
         collate_fn=_collate_evaluation,
         pin_memory=pin_memory,
-        worker_init_fn=_begin_worker if num_workers else None,
         persistent_workers=num_workers > 0,
     )
 
@@ -129,19 +127,3 @@ def _collate_evaluation(items: list[dict]) -> dict:
         "images": torch.stack([item["image"] for item in items]),
         "targets": [item["target"] for item in items],
     }
-
-
-def _begin_worker(_: int) -> None:
-    # A terminal or a cluster that asks for a stop asks every process: the workers go on until the one that they work
-    # for has put its work down. They obey only that one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_when_the_parent_says_so, args=(os.getppid(),), daemon=True).start()
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-
-
-def _end_when_the_parent_says_so(parent: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
-    os._exit(0)

@@ -43,8 +43,16 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler if asked_at < 0 else signal.SIG_IGN)
 
 
+def seconds_since_request() -> float:
+    """How long a request to stop has been waiting for its answer; 0 where there is none."""
+    request = StopRequest.current
+    return time.monotonic() - request._asked_at if request is not None and request.asked else 0.0
+
+
 class StopRequest:
     """Inside its block a request to stop sets ``asked`` and calls ``on_ask`` once; a second Ctrl-C interrupts."""
+
+    current: "StopRequest | None" = None
 
     def __init__(self, on_ask: Callable[[], None] = lambda: None):
         self.asked = False
@@ -52,10 +60,12 @@ class StopRequest:
         self._asked_at = 0.0
 
     def __enter__(self) -> "StopRequest":
+        StopRequest.current = self
         self._before = {number: signal.signal(number, self._hear) for number in _requests()}
         return self
 
     def __exit__(self, *_: object) -> None:
+        StopRequest.current = None
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
