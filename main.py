@@ -42,6 +42,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     own.add_argument("--name", help="name of the data set and its runs: configs/<name>_{baseline,usrn}.json")
     own.add_argument("--classes", metavar="FILE", help="the classes: a name a line, optionally with red green blue")
     own.add_argument("--ignore", nargs="+", metavar="VALUE", help="mask values that are no class; none: all are one")
+    _flag(own.add_argument, "--dry_run", help="print the decisions, draw masks over images, and write nothing else")
     own.add_argument("--labelled", type=int, metavar="N", help="train with N masks only; default: all")
     options = parser.parse_args(arguments)
     for name, value in vars(options).items():
@@ -175,6 +176,7 @@ def init(options: argparse.Namespace) -> None:
         ignore=options.ignore,
         labelled=options.labelled,
         force=options.force,
+        dry_run=options.dry_run,
     )
     here = choose_device("auto")
     machine = here if options.device == "auto" else options.device

@@ -2,17 +2,22 @@
 
 import json
 import re
+import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from dataloaders import open_data
+from dataloaders.images import read_image
 from dataloaders.own.make import UNFINISHED, OwnData, make_own_data
 from dataloaders.own.masks import rgb
-from dataloaders.sets.described import DESCRIPTION
+from dataloaders.own.preview import PREVIEW, SHOWN, save_preview
+from dataloaders.reading import read_mask
+from dataloaders.sets.described import DESCRIPTION, MASKS
 from trainer.planning.plan import plan_run
 from trainer.planning.proposal import MACHINES, propose_settings
 from utils.config import BASELINE, USRN
@@ -22,6 +27,7 @@ from utils.files import sweep, write_whole
 from utils.folders import sole_maker
 from utils.lock import LOCK, held
 from utils.logger import log, start_log
+from utils.palette import palette_of
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class Request:
         As ``make_own_data`` takes them.
     force
         Replace what an earlier call with this name wrote.
+    dry_run
+        Say and draw what was decided, and write nothing else.
     """
 
     images: Path
@@ -47,6 +55,7 @@ class Request:
     ignore: list[int] | None = None
     labelled: int | None = None
     force: bool = False
+    dry_run: bool = False
 
 
 def init_data(request: Request, machine: str, device: torch.device) -> None:
@@ -58,6 +67,13 @@ def init_data(request: Request, machine: str, device: torch.device) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", request.name, re.ASCII):
         raise UsageError(f"--name {request.name!r}: use letters, digits, - and _ only; runs and files are named by it.")
     root = Path("dataset") / request.name
+    if request.dry_run:
+        with tempfile.TemporaryDirectory() as workplace:
+            own = _make(request, Path(workplace) / request.name)
+            _report(request, own)
+            _draw(own, Path(workplace) / request.name, Path(PREVIEW))
+        log.info(f"\nnothing is written but {Path(PREVIEW).absolute()}: masks over their images. Without --dry_run: go")
+        return
     with sole_maker(root):
         _init_data(request, root, machine, device)
         (root / UNFINISHED).unlink()
@@ -67,14 +83,8 @@ def _init_data(request: Request, root: Path, machine: str, device: torch.device)
     shared = Path("configs/base") / f"{request.name}.json"
     runs = {kind: Path("configs") / f"{request.name}_{kind.lower()}.json" for kind in (BASELINE, USRN)}
     _check_free(request, root, [shared, *runs.values()])
-    own = make_own_data(
-        root,
-        request.images,
-        request.masks,
-        class_file=request.classes,
-        ignore=request.ignore,
-        n_labelled=request.labelled,
-    )
+    own = _make(request, root)
+    _draw(own, root, root / PREVIEW)
     n_labelled, n_unlabelled = len(own.description.labelled), len(own.description.unlabelled)
     settings = propose_settings([image.size for image in own.images], n_labelled, n_unlabelled, MACHINES[machine])
     place = {"dataset": "custom", "data_dir": root.as_posix()}
@@ -87,7 +97,8 @@ def _init_data(request: Request, root: Path, machine: str, device: torch.device)
             keys = {"base": f"base/{shared.name}", "name": kind, "experim_name": path.stem}
             _write_config(path, {"$schema": "./schema.json", **keys})
     _report(request, own)
-    log.info(f"\nwritten: {root}/, {shared}, {', '.join(map(str, runs.values()))}")
+    log.info(f"\nmasks over their images, to see whether the classes are right: {root / PREVIEW}")
+    log.info(f"written: {root}/, {shared}, {', '.join(map(str, runs.values()))}")
     without = "with" if machine == "cuda" else "without"
     log.info(f"settings for a machine {without} a GPU; --device cuda or --device cpu asks for the one or the other\n")
     config = load_config(runs[USRN])
@@ -98,6 +109,30 @@ def _init_data(request: Request, root: Path, machine: str, device: torch.device)
             f"{some(earlier)}: of an earlier data set of this name; sh main.sh {request.name} --force replaces it"
         )
     log.info(f"\nnext: sh main.sh {request.name}")
+
+
+def _make(request: Request, root: Path) -> OwnData:
+    return make_own_data(
+        root,
+        request.images,
+        request.masks,
+        class_file=request.classes,
+        ignore=request.ignore,
+        n_labelled=request.labelled,
+    )
+
+
+def _draw(own: OwnData, root: Path, path: Path) -> None:
+    """The labelled images with most classes under their masks."""
+    description = own.description
+    palette = palette_of(tuple(description.colours))
+    scenes = []
+    for id_ in sorted(own.split.labelled, key=lambda id_: -len(own.pixels[id_]))[:SHOWN]:
+        mask = read_mask(root / MASKS / f"{id_}.png", len(description.classes))
+        image_path = Path(description.images) / description.labelled[id_]
+        image = read_image(image_path, mask_size=mask.shape, value_range=description.value_range)
+        scenes.append((image, mask.astype(np.uint8)))
+    save_preview(path, scenes, description.classes, palette)
 
 
 def _check_free(request: Request, root: Path, configs: list[Path]) -> None:

@@ -264,6 +264,22 @@ def test_mask_may_be_drawn_on_the_turned_or_on_the_stored_picture(unplanned, tur
     assert image.shape[:2] == mask.shape == (SIZE if turned_mask else SIZE[::-1])
 
 
+def test_dry_run_says_and_draws_what_was_decided_and_writes_nothing_else(capsys):
+    folders(colours=COLOURS)
+    assert init("--dry_run") == 0
+    printed = capsys.readouterr().out
+    for part in ("split: 5 labelled, 1 validation, 6 unlabelled", "class_2", str(Path("init_preview.png").absolute())):
+        assert part in printed
+    assert sorted(path.name for path in Path().iterdir()) == ["images", "init_preview.png", "masks"]
+
+
+def test_preview_lies_with_the_data_set_as_well(unplanned):
+    folders()
+    assert init() == 0
+    assert Path("dataset/mine/init_preview.png").is_file()
+    assert not Path("init_preview.png").exists()
+
+
 def test_place_that_cannot_be_written_is_named(unplanned, capsys):
     folders()
     Path("dataset").write_text("a file")
