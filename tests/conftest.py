@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import main as command_line
 from dataloaders.sets.demo.make import make_demo
 
 torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
@@ -48,3 +49,12 @@ def write_tiny_configs(demo_set: Path, folder: Path, num_workers: int) -> tuple[
 def tiny_configs(demo_set, tmp_path) -> tuple[Path, Path]:
     """The two tiny configurations on ``demo_set``, without data-loading processes."""
     return write_tiny_configs(demo_set, tmp_path, num_workers=0)
+
+
+def refused(capsys, *arguments) -> str:
+    """The message with which ``main.py`` refuses these arguments: exit code 2 and one message on stderr."""
+    assert command_line.main([str(argument) for argument in arguments]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert "Traceback" not in message
+    return message

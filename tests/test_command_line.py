@@ -12,12 +12,9 @@ import pytest
 from PIL import Image
 
 import main as command_line
-from dataloaders import open_data
-from tests.conftest import write_tiny_configs
-from tests.dataloaders.miniature import write_lines, write_mask
+from tests.conftest import refused, write_tiny_configs
 from trainer.loop.board import TAGS, UNLABELLED_PICTURE, VALIDATION_PICTURE
 from utils.checkpoint import fingerprint, load_checkpoint
-from utils.config_file import load_config
 
 ROOT = Path(__file__).parent.parent
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # tiny tensors: more threads only wait for each other
@@ -27,15 +24,6 @@ def run(*arguments) -> subprocess.CompletedProcess:
     """``python3 main.py`` with these arguments, in a process of its own."""
     command = [sys.executable, str(ROOT / "main.py"), *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=ONE_THREAD)
-
-
-def refused(capsys, *arguments) -> str:
-    """The message with which ``main.py`` refuses these arguments: exit code 2 and one message on stderr."""
-    assert command_line.main([str(argument) for argument in arguments]) == 2
-    message = capsys.readouterr().err
-    assert message.startswith("error: ")
-    assert "Traceback" not in message
-    return message
 
 
 @pytest.fixture(scope="module")
@@ -256,41 +244,6 @@ def test_label_id_outside_the_classes_names_file_and_id(tiny_configs, demo_set, 
         assert message.count("\n") == 1
 
 
-def test_check_of_the_data_says_by_its_exit_code_whether_something_is_wrong(tiny_configs, demo_set, tmp_path, capsys):
-    shutil.copytree(demo_set, tmp_path / "data")
-    arguments = ["-c", str(tiny_configs[1]), "--check_data", "True", "--set", f"data_dir={tmp_path / 'data'}"]
-    assert command_line.main(arguments) == 0
-    assert "wrong: 0" in capsys.readouterr().out
-    assert not (tmp_path / "saved").exists()
-    bad = next((tmp_path / "data").rglob("val_0001.jpg"))
-    bad.write_bytes(bad.read_bytes()[:-100])
-    assert command_line.main(arguments) == 1
-    assert f"wrong: 1\n  {bad}: cannot be read" in capsys.readouterr().out
-    bad.unlink()
-    assert "the image val_0001 is missing" in refused(capsys, *arguments)
-
-
-def test_check_of_the_data_stores_the_range_of_16_bit_images(tiny_configs, tmp_path, capsys):
-    root, deep = tmp_path / "data", np.full((16, 16), 100, np.uint16)
-    write_lines(root / "classes.txt", "a", "b")
-    write_lines(root / "ImageSets/Segmentation/val.txt", "c")
-    for name in "abc":
-        write_mask(root / f"JPEGImages/{name}.png", deep * (40 if name == "b" else 1))
-        write_mask(root / f"SegmentationClass/{name}.png", 1, (16, 16))
-    settings = ["dataset=custom", f"data_dir={root}", "n_labeled_examples=1"]
-    arguments = ["-c", str(tiny_configs[0]), *(part for setting in settings for part in ("--set", setting))]
-    assert open_data(load_config(tiny_configs[0], settings)).value_range is None
-    assert command_line.main([*arguments, "--check_data"]) == 0
-    assert f"100 to 4000, in {root / 'value_range.json'}" in capsys.readouterr().out
-    assert open_data(load_config(tiny_configs[0], settings)).value_range == (100, 4000)
-    assert open_data(load_config(tiny_configs[0], [*settings, "data.value_range=[0,9]"])).value_range == (0, 9)
-    write_mask(root / "JPEGImages/a.png", deep * 50)
-    assert command_line.main([*arguments, "--check_data"]) == 0
-    assert "values from 100 to 5000, but data.value_range is 100 to 4000" in capsys.readouterr().out
-    (root / "value_range.json").write_text("[1]")
-    assert "must read" in refused(capsys, *arguments, "--check_data")
-
-
 def test_mistakes_in_the_configuration_are_named(tiny_configs, tmp_path, capsys):
     broken = tmp_path / "broken.json"
     broken.write_text('{"name": "Baseline",\n "experim_name" "x"}')
@@ -304,37 +257,3 @@ def test_folder_that_cannot_be_made_is_named(tiny_configs, tmp_path, capsys, key
     (tmp_path / "file").touch()
     message = refused(capsys, "-c", tiny_configs[0], "--set", f"trainer.{key}={tmp_path}/file/saved")
     assert f"{tmp_path}/file" in message
-
-
-def test_flags_take_true_false_and_nothing():
-    for text, expected in (([], True), (["True"], True), (["False"], False)):
-        assert command_line.parse(["-c", "x", "--test", *text]).test is expected
-    with pytest.raises(SystemExit):
-        command_line.parse(["-c", "x", "--test", "--clustering"])
-
-
-def test_short_flags_of_the_original_are_those_of_their_long_forms():
-    options = command_line.parse(["-c", "x.json", "-r", "y.pth", "-t", "True", "-sf", "False", "-ca", "normal_kmeans"])
-    assert (options.config, options.resume, options.test, options.save_feature) == ("x.json", "y.pth", True, False)
-    assert options.clustering_algorithm == "normal_kmeans"
-    assert command_line.parse(["-c", "x.json", "-sf"]).save_feature is True
-
-
-def test_without_config_the_originals_default_is_taken_where_it_is(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit):
-        command_line.parse([])
-    assert "--config names the run's configuration" in capsys.readouterr().err
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "config.json").touch()
-    assert command_line.parse([]).config == "configs/config.json"
-
-
-def test_every_stage_of_the_table_has_its_function_and_its_flag():
-    from trainer import stages
-    from trainer.stage_table import STAGES
-
-    assert all(callable(getattr(stages, name)) for name in STAGES)
-    for name in STAGES.keys() - {"train"}:
-        value = STAGES[name].value.get("choices", ["True"])[0]
-        assert getattr(command_line.parse(["-c", "run.json", f"--{name}", value]), name) in (True, value)

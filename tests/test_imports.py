@@ -61,3 +61,8 @@ def test_rooms_import_rooms_in_one_direction_and_none_the_stages():
     graph = {place: rooms_imported_by(place) for place in ROOMS | files}
     assert set(TopologicalSorter(graph).static_order()) == ROOMS | files  # a circle raises CycleError
     assert not [room for room in ROOMS if "stages" in graph[room]]
+
+
+def test_no_file_is_longer_than_300_lines():
+    files = [path for place in (*MAY_IMPORT, "tests", "benchmarks") for path in files_of(place)]
+    assert {str(path): lines for path in files if (lines := len(path.read_text().splitlines())) > 300} == {}

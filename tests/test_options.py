@@ -93,3 +93,37 @@ def test_machine_without_a_folder_for_temporary_files_is_one_message(tiny_config
     assert "No usable temporary directory" in message
     assert "Set TMPDIR" in message
     assert message.count("\n") == 1
+
+
+def test_flags_take_true_false_and_nothing():
+    for text, expected in (([], True), (["True"], True), (["False"], False)):
+        assert command_line.parse(["-c", "x", "--test", *text]).test is expected
+    with pytest.raises(SystemExit):
+        command_line.parse(["-c", "x", "--test", "--clustering"])
+
+
+def test_short_flags_of_the_original_are_those_of_their_long_forms():
+    options = command_line.parse(["-c", "x.json", "-r", "y.pth", "-t", "True", "-sf", "False", "-ca", "normal_kmeans"])
+    assert (options.config, options.resume, options.test, options.save_feature) == ("x.json", "y.pth", True, False)
+    assert options.clustering_algorithm == "normal_kmeans"
+    assert command_line.parse(["-c", "x.json", "-sf"]).save_feature is True
+
+
+def test_without_config_the_originals_default_is_taken_where_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        command_line.parse([])
+    assert "--config names the run's configuration" in capsys.readouterr().err
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "config.json").touch()
+    assert command_line.parse([]).config == "configs/config.json"
+
+
+def test_every_stage_of_the_table_has_its_function_and_its_flag():
+    from trainer import stages
+    from trainer.stage_table import STAGES
+
+    assert all(callable(getattr(stages, name)) for name in STAGES)
+    for name in STAGES.keys() - {"train"}:
+        value = STAGES[name].value.get("choices", ["True"])[0]
+        assert getattr(command_line.parse(["-c", "run.json", f"--{name}", value]), name) in (True, value)

@@ -1,7 +1,6 @@
 import struct
 import zlib
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -174,54 +173,7 @@ def test_missing_map_names_the_stage_to_run(tmp_path):
         read_subclass_map(tmp_path / "gone.png", 5)
 
 
-def test_image_is_read_as_rgb(tmp_path):
-    image = read_image(write_image(tmp_path / "image.png", (10, 20, 30), size=(2, 3)))
-    assert image.dtype == np.uint8
-    assert image.shape == (2, 3, 3)
-    assert image[0, 0].tolist() == [10, 20, 30]
-
-
-def test_gray_image_becomes_rgb(tmp_path):
-    image = read_image(write_mask(tmp_path / "image.png", 7, size=(2, 3)))
-    assert image.shape == (2, 3, 3)
-    assert (image == 7).all()
-
-
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)
-
-
-@pytest.mark.parametrize("mode", ["RGBA", "P", "LA", "L", "1", "CMYK"])
-def test_image_of_any_kind_becomes_rgb(tmp_path, mode):
-    name = "image.tif" if mode == "CMYK" else "image.png"
-    image = Image.fromarray(NOISE).convert(mode)
-    image.save(tmp_path / name)
-    assert np.array_equal(read_image(tmp_path / name), np.asarray(image.convert("RGB")))
-
-
-def test_cmyk_jpeg_has_its_colours(tmp_path):
-    smooth = cv2.GaussianBlur(cv2.resize(NOISE, (120, 160)), (31, 31), 0)
-    Image.fromarray(smooth).convert("CMYK").save(tmp_path / "image.jpg", quality=95)
-    assert np.abs(read_image(tmp_path / "image.jpg").astype(int) - smooth).mean() < 3
-
-
-@pytest.mark.parametrize("values", [NOISE, NOISE[..., 0]])
-def test_16_bit_image_keeps_its_brightness(tmp_path, values):
-    cv2.imwrite(str(tmp_path / "image.png"), values.astype(np.uint16) * 257)
-    found = read_image(tmp_path / "image.png")
-    assert found.dtype == np.uint8
-    assert np.array_equal(found[..., ::-1], values if values.ndim == 3 else np.dstack([values] * 3))
-
-
-@pytest.mark.filterwarnings("ignore:Truncated File Read")
-@pytest.mark.parametrize("name", ["image.jpg", "image.png", "image.tif", "image.bmp", "image.webp"])
-def test_truncated_image_is_refused_wherever_it_ends(tmp_path, name):
-    path = tmp_path / name
-    Image.fromarray(NOISE).save(path)
-    whole = path.read_bytes()
-    for length in [*range(0, len(whole), max(1, len(whole) // 40)), len(whole) - 1]:
-        path.write_bytes(whole[:length])
-        with pytest.raises(UsageError, match=f"{name}: cannot be read as an image"):
-            read_image(path)
 
 
 @pytest.mark.parametrize("read", [read_image, lambda path: read_mask(path, 256)])

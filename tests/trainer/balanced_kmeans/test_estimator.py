@@ -11,12 +11,10 @@ import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from scipy.optimize import linear_sum_assignment, linprog
-from scipy.sparse import eye_array, kron, vstack
+from scipy.optimize import linear_sum_assignment
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from trainer.balanced_kmeans import descent, estimator
-from trainer.balanced_kmeans.assignment import Exchange, desired_sizes, exchange
 from trainer.balanced_kmeans.estimator import BalancedKMeans, fit_distributed
 from trainer.balanced_kmeans.samples import Samples
 
@@ -153,36 +151,6 @@ def test_last_assignment_is_optimal_for_its_centres(streamed, monkeypatch):
     seats = np.repeat(cost, len(X) // k, axis=1)
     best = seats[linear_sum_assignment(seats)].sum()
     assert cost[np.arange(len(X)), model.labels_].sum() <= 1.0005 * best
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.integers(0, 10**6), st.booleans())
-def test_exchange_finds_the_optimum_of_the_linear_program(seed, whole_numbers):
-    rng = np.random.default_rng(seed)
-    n = int(rng.integers(1, 30))
-    k = int(rng.integers(1, n + 1))
-    cost = rng.integers(0, 5, (n, k)).astype(float) if whole_numbers else rng.random((n, k))
-    tight = bool(rng.integers(2))
-    low = np.full(k, n // k if tight else rng.integers(0, n // k + 1))
-    high = np.full(k, -(-n // k) if tight else rng.integers(-(-n // k), n + 1))
-    prices = 0.3 * rng.normal(size=k) if tight else np.zeros(k)
-    labels = (cost + prices).argmin(1)
-    counts = np.bincount(labels, minlength=k)
-    state = Exchange(cost, labels, counts, desired_sizes(prices, counts, low, high, n), prices, low, high)
-    assert exchange(state)
-    assert np.array_equal(np.bincount(state.labels, minlength=k), state.counts)
-    assert np.all((low <= state.counts) & (state.counts <= high))
-    sizes = kron(np.ones((1, n)), eye_array(k))
-    program = linprog(
-        cost.ravel(),
-        A_ub=vstack([sizes, -sizes]),
-        b_ub=np.concatenate([high, -low]),
-        A_eq=kron(eye_array(n), np.ones((1, k))),
-        b_eq=np.ones(n),
-    )
-    assert cost[np.arange(n), state.labels].sum() == pytest.approx(program.fun, abs=1e-8)
-    supported = (cost + state.prices)[np.arange(n), state.labels]
-    assert np.all(supported <= (cost + state.prices).min(1) + 1e-9)
 
 
 @pytest.mark.usefixtures("_always_large")
