@@ -1,7 +1,9 @@
 import json
+from pathlib import Path
 
 import pytest
 
+from utils.config import Config, ModelConfig, StreamConfig, ValidationConfig
 from utils.config_file import load_config
 from utils.errors import UsageError
 
@@ -237,3 +239,11 @@ def test_mistaken_set_is_refused(write, override, message):
 @pytest.mark.parametrize("name", ["..", ".", "", "a/b", "../up", "/absolute", "a\\b"])
 def test_name_of_a_run_cannot_lead_out_of_its_folder(write, name):
     assert "key experim_name: " in refused(write({**MINIMAL, "experim_name": name}))
+
+
+def test_every_key_that_is_accepted_and_does_nothing_is_listed_in_the_docs():
+    listed = (Path(__file__).parents[2] / "docs" / "fidelity.md").read_text().partition("## Keys of the original")[2]
+    sections = {"": Config, "model.": ModelConfig, "train_*.": StreamConfig, "val_loader.": ValidationConfig}
+    for prefix, section in sections.items():
+        for key in section.obsolete:
+            assert f"`{prefix}{key}`" in listed, key

@@ -21,7 +21,7 @@ def check_subclass_maps(config: Config, data: SegmentationData) -> None:
 
     A table whose counts are shifted from one class to the next, maps of another run and masks that were changed after
     stage 3 would train the subclass branch on wrong classes without a word. The original's maps, which have no table,
-    are not looked at.
+    are compared by ``counts_of_originals``.
 
     Raises
     ------

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter
 
 from dataloaders.sets.description import SegmentationData
 from trainer.subclasses.counts import MAX_SUBCLASSES, paper_counts
+from trainer.subclasses.originals import counts_of_originals
 from utils.commands import command
 from utils.config import Config
 from utils.errors import UsageError
@@ -90,7 +91,7 @@ _TABLE = TypeAdapter(Annotated[SubclassTable, AfterValidator(_agreeing)])
 def read_subclass_table(config: Config, data: SegmentationData) -> SubclassTable:
     """The table of the subclass maps that stage 4 trains on.
 
-    Maps without a ``subclasses.json`` are the original's: their counts are those of the published split.
+    Maps without a ``subclasses.json`` are the original's: their counts are those of a published split.
     """
     folder = config.subclass_dir
     path = folder / TABLE
@@ -102,10 +103,10 @@ def read_subclass_table(config: Config, data: SegmentationData) -> SubclassTable
             raise UsageError(f"{path}: is for {len(table.classes)} classes, the data set has {len(data.classes)}; the "
                              f"first that differs is {here!r} here, {there!r} there. {again}")  # fmt: skip
         return table
-    counts = paper_counts(config)
     unfinished = (folder / FINISHED_CLASSES).is_dir()
-    if counts is not None and not unfinished and any(folder.glob("*.png")):
-        return SubclassTable(list(data.classes), list(counts), [], [], "balanced_kmeans", -1, "the original's maps")
+    if paper_counts(config) is not None and not unfinished and any(folder.glob("*.png")):
+        counts = list(counts_of_originals(config, data))
+        return SubclassTable(list(data.classes), counts, [], [], "balanced_kmeans", -1, "the original's maps")
     raise UsageError(
         f"{path}: the subclass maps of stage 3 are missing. Run it first: "
         + command("--clustering True", config.baseline_dir, config)

@@ -77,7 +77,7 @@ def test_missing_maps_name_the_command_of_stage_3(config, data):
 def test_unfinished_maps_of_a_published_split_are_not_taken_for_the_originals(config, data):
     published = config.model_copy(update={"dataset": "voc", "n_labeled_examples": 331})
     config.subclass_dir.mkdir(parents=True)
-    (config.subclass_dir / "a.png").touch()
+    (config.subclass_dir / "other.png").touch()
     assert read_subclass_table(published, data).n_subclasses == 177
     (config.subclass_dir / ".finished_classes").mkdir()
     with pytest.raises(UsageError, match="--clustering True"):
