@@ -25,6 +25,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             add(f"--{stage.name}", help=stage.help, **stage.value)
         else:
             _flag(add, *filter(None, [stage.short]), f"--{stage.name}", help=stage.help)
+    add("--which", choices=("best", "last"), help="with --test: the best model or the one at the end; default: both")
     add("--output", metavar="PATH", help="where --predict (a folder) and --export (a file) write; default: the run's")
     _flag(add, "--force", help="do a finished stage again; with --init_data, replace what it wrote")
     algorithms = ("balanced_kmeans", "normal_kmeans")
@@ -59,6 +60,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--config names the run's configuration; --init_data makes one for your own images")
     if sum(bool(getattr(options, stage.name)) for stage in FLAGS) > 1:
         parser.error(f"one of {', '.join('--' + stage.name for stage in FLAGS)} at a time")
+    if options.which and (not options.test or options.resume):
+        parser.error("--which goes with --test, and without --resume")
     if options.output and not (options.predict or options.export):
         parser.error("--output goes with --predict or --export")
     if options.processes is not None and options.processes < 1:
@@ -155,6 +158,7 @@ def run(options: argparse.Namespace) -> int:
         predict=options.predict,
         export=options.export,
         output=options.output,
+        which=options.which,
         processes=options.processes,
     )
     command = {"stage": stage.name, **flat_settings(config), **asdict(stage_options)}

@@ -22,6 +22,7 @@ from dataloaders.photometry import normalise, to_unit  # noqa: E402
 from models import USRN  # noqa: E402
 from models.execution import DTYPES, choose_precision  # noqa: E402
 from trainer.evaluation.evaluate import evaluate  # noqa: E402
+from trainer.prediction.whole_image import WholeImages  # noqa: E402
 
 SIZES = ((375, 500), (333, 500), (500, 375))
 
@@ -54,7 +55,9 @@ def main() -> None:
     rows = in_turn(
         {
             "the original's": lambda: original.validate(same, singles, len(COUNTS)),
-            f"this code, {precision}": lambda: evaluate(network, batches, len(COUNTS), device, precision=precision),
+            f"this code, {precision}": lambda: evaluate(
+                WholeImages(network, device, precision), batches, len(COUNTS), device
+            ),
         },
         options.rounds,
         device,

@@ -13,16 +13,8 @@ from dataloaders.sets.description import find_root
 from dataloaders.sets.value_range import store_value_range
 from trainer.alike import refuse_other_data
 from trainer.evaluation.comparison import save_comparison
-from trainer.evaluation.evaluate import (
-    PREDICTIONS,
-    PredictionWriter,
-    column,
-    evaluate,
-    percent,
-    save_results,
-    scores_table,
-)  # fmt: skip
-from trainer.evaluation.image_scores import ImageScores
+from trainer.evaluation.evaluate import column, percent, save_results, scores_table, summary_lines
+from trainer.evaluation.measures import measure
 from trainer.evaluation.report import write_report
 from trainer.evaluation.run_json import evaluate_again, read_results
 from trainer.loop.resume import checkpoint_to_go_on_from, subclass_source
@@ -32,13 +24,12 @@ from trainer.prediction import load_model
 from trainer.prediction.export import SUFFIXES, export_network
 from trainer.prediction.files import predict_files
 from trainer.prediction.predictor import read_network
-from trainer.prediction.whole_image import whole_image_loader
 from trainer.record import Record
 from trainer.stage_table import STAGES
 from trainer.subclasses.agreement import check_subclass_maps
 from trainer.subclasses.features import features_dir, save_features
 from trainer.subclasses.table import TABLE
-from trainer.trained import best_model, load_network
+from trainer.trained import best_model, last_beside_best, last_model, load_network
 from utils.checkpoint import fingerprint
 from utils.commands import command
 from utils.config import USRN, Config
@@ -68,6 +59,8 @@ class Options:
         Where prediction and export write; None: to the run's folder.
     processes
         Processes that --check_data reads with; None: one per core.
+    which
+        Evaluate the "best" or the "last" model alone; None: both.
     """
 
     resume: str | None = None
@@ -76,6 +69,7 @@ class Options:
     export: str | None = None
     output: str | None = None
     processes: int | None = None
+    which: str | None = None
 
 
 def run_stage(name: str, config: Config, options: Options, device: torch.device) -> int | None:
@@ -179,9 +173,13 @@ def _refuse_to_write_elsewhere(config: Config) -> None:
 
 
 def test(config: Config, options: Options, device: torch.device) -> None:
-    """Evaluation of a checkpoint: the table, and a palette PNG per validation image."""
-    path = best_model(config, options.resume)
-    record, source = Record(config, "test"), fingerprint(path)
+    """Evaluation of a checkpoint: the table, and a palette PNG per validation image.
+
+    Without one that is named, it is that of the best model, beside which the last one's scores are given.
+    """
+    path = last_model(config) if options.which == "last" else best_model(config, options.resume)
+    last = None if options.resume or options.which else last_beside_best(config)
+    record, source = Record(config, "test"), "".join(fingerprint(file) for file in (path, last) if file)
     results = config.run_dir / "results.json"
     data, network = open_data(config), None
     if not record.is_done(source, results, options.force):
@@ -189,30 +187,18 @@ def test(config: Config, options: Options, device: torch.device) -> None:
         refuse_void_masks(data, "validation")
         network = load_network(config, data, path, device)
         record.undo()
-        write_prediction = PredictionWriter(config.run_dir / PREDICTIONS, data.palette)
-        image_scores = ImageScores(data.validation, len(data.classes), device)
-
-        def on_image(*seen) -> None:
-            write_prediction(*seen)
-            image_scores(*seen)
-
-        loader = whole_image_loader(config, data, data.validation, device)
-        result = evaluate(
-            network,
-            loader,
-            len(data.classes),
-            device,
-            precision=config.trainer.precision,
-            on_image=on_image,
-            name=str(path),
-        )
-        image_scores.save(config.run_dir)
+        found = measure(config, data, network, device, name=str(path), write_to=config.run_dir)
+        if last is not None:
+            last_network = load_network(config, data, last, device)
+            found["last"] = measure(config, data, last_network, device, name=str(last), write_to=None)
+            del found["last"]["confusion"]
         if is_main():
-            save_results(results, data.classes, result, checkpoint=str(path))
+            save_results(results, found)
         record.done(source)
     if is_main():
-        found = read_results(results)
-        log.info("\n" + scores_table(tuple(found["iou"]), {config.experim_name: column(found)}))
+        saved = read_results(results)
+        log.info("\n" + scores_table(tuple(saved["iou"]), {config.experim_name: column(saved)}))
+        log.info("\n".join(summary_lines(saved)))
         log.info(f"predictions: {config.run_dir / 'preds'}")
     _report(config, data, network=network, device=device)
 

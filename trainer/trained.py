@@ -54,6 +54,30 @@ def best_model(config: Config, resume: str | None) -> Path:
     return path
 
 
+def last_model(config: Config) -> Path:
+    """The checkpoint of the end of a run's schedule.
+
+    Raises
+    ------
+    UsageError
+        The run is not done.
+    """
+    newest = config.run_dir / NEWEST
+    if not newest.is_file() or _is_unfinished(config):
+        raise UsageError(
+            f"--which last: the training of {config.experim_name} is not finished. Go on with it: "
+            + command("--resume auto", config.run_dir, config)
+        )
+    return newest
+
+
+def last_beside_best(config: Config) -> Path | None:
+    """The checkpoint of the end of a finished run, where its model is not the best one; else None."""
+    newest = config.run_dir / NEWEST
+    state = Origin.read(newest).state if newest.is_file() else None
+    return newest if state is not None and state["finished"] and state["not_improved"] > 0 else None
+
+
 def _is_unfinished(config: Config) -> bool:
     newest = config.run_dir / NEWEST
     if Record(config, "train").is_there or not newest.is_file():

@@ -154,6 +154,17 @@ class PredictConfig(Section):
     confidence: bool = Field(False, description="write a picture of the probability of every pixel's class, too")
 
 
+class EvaluationConfig(Section):
+    """Validation and ``--test``."""
+
+    mode: Literal["whole", "slide"] = Field(
+        "whole", description="whole images, as published; slide: windows, the mean of whose softmax counts"
+    )
+    window: int | None = Field(None, ge=32, description="side of slide's window; null: train_supervised.crop_size")
+    scales: list[PositiveFloat] = Field([1.0], min_length=1, description="sizes of the image whose logits are averaged")
+    flip: bool = Field(False, description="average with the logits of the mirrored image")
+
+
 class Config(Section):
     obsolete = frozenset({"ramp_up", "use_weak_lables", "unsupervised_w"})
 
@@ -194,6 +205,7 @@ class Config(Section):
     train_unsupervised: StreamConfig = StreamConfig()
     val_loader: ValidationConfig = ValidationConfig()
     trainer: TrainerConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
     predict: PredictConfig = PredictConfig()
 
     _origin: Origin = PrivateAttr(Origin())

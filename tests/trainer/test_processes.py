@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 from tests.trainer.runs import history, run_apart
 from trainer.evaluation.evaluate import evaluate
 from trainer.methods.usrn import USRNStep
-from trainer.prediction.whole_image import whole_image_loader
+from trainer.prediction.whole_image import WholeImages, whole_image_loader
 from utils.config_file import load_config
 from utils.distributed import rank, world_size
 
@@ -49,7 +49,7 @@ def save_scores(config_file, folder, device) -> None:
     data = open_data(config)
     model = network(n_classes=len(data.classes))
     loader = whole_image_loader(config, data, data.validation, device)
-    result = evaluate(model, loader, len(data.classes), device)
+    result = evaluate(WholeImages(model, device), loader, len(data.classes), device)
     torch.save((result.intersection, result.union, result.labelled), folder / f"scores{world_size()}_{rank()}.pt")
 
 

@@ -8,7 +8,8 @@ from utils.config_file import load_config
 from utils.config_schema import PATH, config_schema, schema_text
 
 CONFIGS = PATH.parent
-FILES = [path for path in sorted(CONFIGS.rglob("*.json")) if path != PATH]
+STUDIES = CONFIGS / "studies"  # they are no configurations
+FILES = [path for path in sorted(CONFIGS.rglob("*.json")) if path != PATH and path.parent != STUDIES]
 
 
 def unknown_keys(values: dict, described: dict, schema: dict) -> list[str]:

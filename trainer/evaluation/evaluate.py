@@ -1,56 +1,56 @@
 """Validation, the per-class table, and predictions as pictures."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dataloaders.reading import read_mask
 from dataloaders.sets.description import Sample
 from models.execution import count_not_finite, refuse_not_finite
 from trainer.evaluation.run_json import Results, evaluate_again
-from trainer.prediction.whole_image import WholeImages
 from utils.distributed import all_sum
 from utils.errors import UsageError
 from utils.files import write_whole
 from utils.logger import progress
-from utils.metrics import ConfusionMatrix, Scores, scores
+from utils.metrics import Calibration, ConfusionMatrix, Scores, scores
 from utils.palette import save_mask
 from utils.stop import StopRequest
 
 PREDICTIONS = "preds"
 """Folder of the predictions of ``--test``, in the run's."""
+LogitsOf = Callable[[Tensor, Sequence[tuple[int, int]]], list[Tensor]]
+"""``WholeImages`` or ``Protocol``: images uint8 (N, 3, H, W) and their sizes → logits of each, (C, height, width)."""
 OnImage = Callable[[Sample, Tensor, Tensor, Tensor], None]
 """Called with a sample, its image uint8 (3, H, W), its target and its prediction (H, W)."""
 
 
 @torch.inference_mode()
 def evaluate(
-    network: nn.Module,
+    logits_of: LogitsOf,
     loader: DataLoader,
     n_classes: int,
     device: torch.device,
     *,
-    precision: str = "auto",
+    calibration: Calibration | None = None,
     on_image: OnImage | None = None,
     stop: StopRequest | None = None,
     name: str = "the network",
 ) -> Scores:
-    """Scores over the images of all processes; the network itself is left as it is.
+    """Scores over the images of all processes; ``calibration`` is added to.
 
-    ``precision`` is as ``trainer.precision``. On a request to stop the rest of the images is left out: such scores are
-    worth nothing.
+    On a request to stop the rest of the images is left out: such scores are worth nothing.
 
     Raises
     ------
     NotFiniteError
         Some of its logits are not finite. It calls the network by its ``name``.
     """
-    logits_of = WholeImages(network, device, precision)
     confusion = ConfusionMatrix(n_classes, device)
     not_finite = torch.zeros((), dtype=torch.int64, device=device)
     for batch in progress(loader, desc="validation", unit="batch"):
@@ -62,11 +62,16 @@ def evaluate(
         ):
             height, width = target.shape
             not_finite += count_not_finite(of_image)
-            prediction = of_image.argmax(0)
-            confusion.update(prediction, target.to(device, non_blocking=True))
+            prediction, on_device = of_image.argmax(0), target.to(device, non_blocking=True)
+            confusion.update(prediction, on_device)
+            if calibration is not None:
+                confidence = of_image.softmax(0).amax(0)
+                calibration.update(confidence, prediction == on_device, (on_device >= 0) & (on_device < n_classes))
             if on_image is not None:
                 on_image(sample, image[:, :height, :width], target, prediction)
     refuse_not_finite(int(all_sum(not_finite)), name)
+    if calibration is not None:
+        all_sum(calibration.sums)
     return scores(all_sum(confusion.counts))
 
 
@@ -132,12 +137,35 @@ def scores_table(classes: tuple[str, ...], columns: dict[str, list[float]]) -> s
     return "\n".join([line(header), rule, *map(line, rows[:-1]), rule, line(rows[-1])])
 
 
-def save_results(path: Path, classes: tuple[str, ...], result: Scores, **more) -> None:
-    """Write scores as JSON: ``mean_iou``, ``iou`` by class (null where a class does not occur), ``confusion``."""
-    iou = {name: None if value != value else value for name, value in zip(classes, result.iou.tolist(), strict=True)}
-    contents = {"mean_iou": result.mean_iou, "pixel_accuracy": result.pixel_accuracy, "iou": iou, **more}
-    rows = ",\n  ".join(json.dumps(row) for row in result.counts.tolist())  # a line a row
-    write_whole(path, f'{json.dumps(contents, indent=1)[:-2]},\n "confusion": [\n  {rows}\n ]\n}}\n')
+def save_results(path: Path, results: dict[str, Any]) -> None:
+    """Write what ``measure`` gives as JSON, a line a row of the confusion matrix."""
+    rows = ",\n  ".join(json.dumps(row) for row in results["confusion"])
+    rest = {name: value for name, value in results.items() if name != "confusion"}
+    write_whole(path, f'{json.dumps(rest, indent=1)[:-2]},\n "confusion": [\n  {rows}\n ]\n}}\n')
+
+
+def summary_lines(results: Results) -> list[str]:
+    """What the console says below the table of classes: the other scores, and the last model beside the best."""
+    lines = []
+    groups = results.get("mean_iou_by_frequency", {})
+    if groups:
+        lines.append("mean IoU of classes, " + ", ".join(f"{name} {percent(value)}" for name, value in groups.items()))
+    names = {
+        "pixel_accuracy": "pixel accuracy",
+        "mean_accuracy": "mean class accuracy",
+        "frequency_weighted_iou": "frequency-weighted IoU",
+        "boundary_iou": "boundary IoU",
+        "expected_calibration_error": "calibration error",
+    }
+    shown = [f"{title} {percent(results[name])}" for name, title in names.items() if name in results]
+    lines += [", ".join(shown)] if shown else []
+    if "last" in results:
+        last = results["last"]["mean_iou"]
+        lines.append(
+            f"last model of the schedule: mean IoU {percent(last)}; the best one was chosen on these images, so its "
+            f"{percent(results['mean_iou'])} is optimistic"
+        )
+    return lines
 
 
 def column(results: Results) -> list[float]:

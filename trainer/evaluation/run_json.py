@@ -38,6 +38,14 @@ class Stage(TypedDict):
     made: Made
 
 
+class LastModel(TypedDict):
+    """Scores of the model at the end of the schedule, beside the best by validation."""
+
+    __pydantic_config__ = _TYPES
+    mean_iou: float
+    iou: dict[str, float | None]
+
+
 class Results(TypedDict):
     """``results.json``: scores of ``--test``; null for the IoU of a class that does not occur."""
 
@@ -46,6 +54,15 @@ class Results(TypedDict):
     iou: dict[str, float | None]
     confusion: list[list[int]]
     checkpoint: str
+    pixel_accuracy: NotRequired[float]
+    mean_accuracy: NotRequired[float | None]
+    frequency_weighted_iou: NotRequired[float | None]
+    mean_iou_by_frequency: NotRequired[dict[str, float | None]]
+    boundary_iou: NotRequired[float | None]
+    boundary_iou_by_class: NotRequired[dict[str, float | None]]
+    expected_calibration_error: NotRequired[float | None]
+    calibration: NotRequired[dict[str, list[float]]]
+    last: NotRequired[LastModel]
 
 
 class Entry(TypedDict):

@@ -17,6 +17,7 @@ from trainer.loop.board import Board
 from trainer.loop.guard import StepGuard
 from trainer.loop.resume import NEWEST, PREVIOUS, Origin, differences, identity
 from trainer.loop.tally import Tally
+from trainer.prediction.protocol import Protocol
 from trainer.prediction.whole_image import whole_image_loader
 from trainer.subclasses.table import read_subclass_table
 from utils.checkpoint import load_weights, save_checkpoint
@@ -186,11 +187,10 @@ class Trainer:
     def _validate(self, epoch: int, pictures: bool) -> None:
         started = time.monotonic()
         result = evaluate(
-            self.network,
+            Protocol(self.network, self.device, self.config),
             self.validation,
             self.n_classes,
             self.device,
-            precision=self.config.trainer.precision,
             on_image=self.board.keep_picture if pictures else None,
             stop=self.stop,
             name=f"{self.config.run_dir}: the network of iteration {self.iteration}",

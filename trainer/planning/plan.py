@@ -16,6 +16,7 @@ from dataloaders.sets.description import SegmentationData
 from trainer.evaluation.evaluate import evaluate
 from trainer.loop.assembly import make_network
 from trainer.loop.trainer import Trainer
+from trainer.prediction.protocol import Protocol
 from trainer.prediction.whole_image import whole_image_loader
 from trainer.subclasses.counts import fillable_counts, subclass_counts
 from trainer.subclasses.samples import samples_per_class
@@ -242,7 +243,7 @@ def _seconds_per_validation_image(rehearsal: _Rehearsal, trainer: Trainer) -> fl
     config = config.model_copy(update={"val_loader": settings})
     loader = whole_image_loader(config, data, data.validation[:VALIDATED_IMAGES], rehearsal.device)
     started = _now(rehearsal.device)
-    evaluate(trainer.network, loader, len(data.classes), rehearsal.device, precision=config.trainer.precision)
+    evaluate(Protocol(trainer.network, rehearsal.device, config), loader, len(data.classes), rehearsal.device)
     return (_now(rehearsal.device) - started) / min(VALIDATED_IMAGES, len(data.validation))
 
 

@@ -7,15 +7,14 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dataloaders import images, published_classes
-from dataloaders.geometry import resize_image
 from dataloaders.images import ValueRange, read_image
 from dataloaders.opening import orientation_of
 from models import build_network
 from models.architecture import infer_architecture
 from models.execution import count_not_finite, refuse_not_finite
+from trainer.prediction.protocol import mean_over_views
 from trainer.prediction.sliding_window import logits_in_rows
 from trainer.prediction.whole_image import WholeImages
 from utils.checkpoint import check_fit, load_checkpoint, load_weights
@@ -93,27 +92,12 @@ class Predictor:
         yield from logits_in_rows(image, self._mean_over_views, self.settings.window, self.settings.overlap)
 
     def _mean_over_views(self, crop: np.ndarray) -> Tensor:
-        """The mean logits of all scales, mirrored or not: uint8 (h, w, 3) → (C, h, w)."""
-        mirrored = (False, True) if self.settings.flip else (False,)
-        views = [(scale, mirror) for scale in self.settings.scales for mirror in mirrored]
-        mean = self._view(crop, *views[0])
-        for view in views[1:]:
-            mean += self._view(crop, *view)
-        return mean.div_(len(views))
+        return mean_over_views(crop, self.settings.scales, self.settings.flip, self._one_view)
 
-    def _view(self, crop: np.ndarray, scale: float, mirror: bool) -> Tensor:
-        size = crop.shape[:2]
-        scaled_size = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-        crop = resize_image(crop, scaled_size)
-        if mirror:
-            crop = crop[:, ::-1]
+    def _one_view(self, crop: np.ndarray) -> Tensor:
         images = torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1))).unsqueeze(0)
-        (logits,) = self.logits_of(images, [scaled_size])
+        (logits,) = self.logits_of(images, [crop.shape[:2]])
         refuse_not_finite(int(count_not_finite(logits)), "the network")
-        if mirror:
-            logits = logits.flip(-1)
-        if scaled_size != size:
-            logits = F.interpolate(logits.unsqueeze(0), size=size, mode="bilinear", align_corners=False)[0]
         return logits
 
 

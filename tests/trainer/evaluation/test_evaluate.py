@@ -13,8 +13,9 @@ from trainer.evaluation.evaluate import (
     save_results,
     scores_table,
 )
+from trainer.evaluation.measures import contents
 from trainer.evaluation.run_json import read_results
-from trainer.prediction.whole_image import whole_image_loader
+from trainer.prediction.whole_image import WholeImages, whole_image_loader
 from utils.config_file import load_config
 from utils.errors import NotFiniteError
 from utils.metrics import scores
@@ -27,6 +28,10 @@ class Brightest(torch.nn.Module):
     def forward(self, images):
         gray = images.mean(1, keepdim=True)
         return torch.cat([-gray, gray], dim=1)
+
+
+def whole(network: torch.nn.Module) -> WholeImages:
+    return WholeImages(network, torch.device("cpu"))
 
 
 @pytest.fixture
@@ -42,7 +47,7 @@ def test_every_validation_image_counts_once_whatever_the_batch_size(config_and_d
         settings = config.val_loader.model_copy(update={"batch_size": batch_size})
         sized = config.model_copy(update={"val_loader": settings})
         loader = whole_image_loader(sized, data, data.validation, torch.device("cpu"))
-        result = evaluate(Brightest(), loader, len(data.classes), torch.device("cpu"))
+        result = evaluate(whole(Brightest()), loader, len(data.classes), torch.device("cpu"))
         counts.append((result.labelled, result.correct))
     assert counts[0] == counts[1]
     assert counts[0][0] == sum(Image.open(sample.label).size[0] * Image.open(sample.label).size[1]
@@ -52,7 +57,8 @@ def test_every_validation_image_counts_once_whatever_the_batch_size(config_and_d
 def test_evaluation_leaves_the_network_in_the_mode_it_came_in(config_and_data):
     config, data = config_and_data
     network = Brightest().train()
-    evaluate(network, whole_image_loader(config, data, data.validation, torch.device("cpu")), 8, torch.device("cpu"))
+    loader = whole_image_loader(config, data, data.validation, torch.device("cpu"))
+    evaluate(whole(network), loader, 8, torch.device("cpu"))
     assert network.training
 
 
@@ -66,7 +72,7 @@ def test_logits_that_are_not_finite_are_counted_and_refused(config_and_data):
     config, data = config_and_data
     loader = whole_image_loader(config, data, data.validation, torch.device("cpu"))
     with pytest.raises(NotFiniteError, match=r"^best\.pth: its logits are not finite in 5 pixels"):
-        evaluate(OneNaN(), loader, len(data.classes), torch.device("cpu"), name="best.pth")
+        evaluate(whole(OneNaN()), loader, len(data.classes), torch.device("cpu"), name="best.pth")
 
 
 def test_predictions_are_palette_images_of_the_images_size(config_and_data, tmp_path):
@@ -78,7 +84,7 @@ def test_predictions_are_palette_images_of_the_images_size(config_and_data, tmp_
         PredictionWriter(tmp_path / "preds", data.palette)(sample, image, target, prediction)
 
     loader = whole_image_loader(config, data, data.validation, torch.device("cpu"))
-    evaluate(Brightest(), loader, len(data.classes), torch.device("cpu"), on_image=on_image)
+    evaluate(whole(Brightest()), loader, len(data.classes), torch.device("cpu"), on_image=on_image)
     for sample in data.validation:
         with Image.open(tmp_path / "preds" / f"{sample.id}.png") as mask, Image.open(sample.image) as image:
             assert mask.mode == "P"
@@ -102,7 +108,7 @@ def test_table_shows_every_class_the_mean_and_the_change():
 
 def test_results_come_back_as_they_were_written(tmp_path):
     counts = torch.tensor([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
-    save_results(tmp_path / "r.json", ("a", "b", "c"), scores(counts), checkpoint="x")
+    save_results(tmp_path / "r.json", contents(("a", "b", "c"), scores(counts)) | {"checkpoint": "x"})
     assert json.loads((tmp_path / "r.json").read_text())["iou"]["c"] is None
     values = column(read_results(tmp_path / "r.json"))
     assert values[:2] == [0.75, 0.8]

@@ -14,7 +14,7 @@ from trainer.evaluation.evaluate import evaluate
 from trainer.loop.assembly import make_network
 from trainer.prediction import load_model
 from trainer.prediction.predictor import Predictor
-from trainer.prediction.whole_image import whole_image_loader
+from trainer.prediction.whole_image import WholeImages, whole_image_loader
 from trainer.stages import Options, run_stage
 from utils.checkpoint import save_checkpoint
 from utils.config import PredictConfig
@@ -123,7 +123,7 @@ def test_whole_images_get_exactly_the_labels_of_the_evaluation(tiny_configs):
         compared.append(np.array_equal(predicted.predict(sample.image), prediction.numpy()))
 
     loader = whole_image_loader(config, data, data.validation, torch.device("cpu"))
-    evaluate(network(8), loader, 8, torch.device("cpu"), on_image=compare)
+    evaluate(WholeImages(network(8), torch.device("cpu")), loader, 8, torch.device("cpu"), on_image=compare)
     assert compared == [True] * 5
 
 

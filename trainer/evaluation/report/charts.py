@@ -26,8 +26,8 @@ class Curve:
     style: str
 
 
-def line_chart(title: str, curves: list[Curve], *, percent: bool = False) -> str:
-    """A figure of curves over iterations; "" where no curve has two points.
+def line_chart(title: str, curves: list[Curve], *, percent: bool = False, by: str = "iteration") -> str:
+    """A figure of curves over iterations, or what ``by`` says; "" where no curve has two points.
 
     With ``percent``, values in [0, 1] are shown in percent.
     """
@@ -58,7 +58,7 @@ def line_chart(title: str, curves: list[Curve], *, percent: bool = False) -> str
         f"</svg>{escape(curve.name)} <b>{_number(factor * curve.y[-1])}</b></li>"
         for curve in curves
     ]
-    label = f"{title}, by iteration; at the end: " + ", ".join(
+    label = f"{title}, by {by}; at the end: " + ", ".join(
         f"{curve.name} {_number(factor * curve.y[-1])}" for curve in curves
     )
     return (

@@ -42,6 +42,7 @@ def write_report(
         save_entropy_maps(run.folder, config, data, shown, network, device)
     bodies = {
         "Classes": sections.classes(run, compared, data),
+        "Scores": sections.scores(run, compared),
         "Curves": sections.curves(run, baseline),
         "Pseudo labels": sections.pseudo_labels(run, data),
         "Confusion": sections.confusion(run, data),

@@ -14,6 +14,7 @@ from PIL import Image
 from dataloaders import open_data
 from trainer.evaluation.evaluate import save_results
 from trainer.evaluation.image_scores import IMAGE_SCORES
+from trainer.evaluation.measures import contents
 from trainer.evaluation.report import write_report
 from utils.config_file import load_config
 from utils.metrics import scores
@@ -65,7 +66,8 @@ def write_run(run_dir, data, *, right, seed):
     """The files of an evaluated run whose predictions are right for this share of the pixels."""
     rng = np.random.default_rng(seed)
     counts = np.full((len(data.classes), len(data.classes)), 3) + 200 * np.eye(len(data.classes), dtype=int)
-    save_results(run_dir / "results.json", data.classes, scores(torch.tensor(counts)), checkpoint="/home/me/best.pth")
+    found = contents(data.classes, scores(torch.tensor(counts)))
+    save_results(run_dir / "results.json", found | {"checkpoint": "/home/me/best.pth"})
     lines = ["image,mean_iou"]
     (run_dir / "preds").mkdir()
     (run_dir / "entropy").mkdir()
@@ -124,7 +126,7 @@ def test_page_holds_everything_itself(runs):
 def test_page_shows_every_section_class_and_decodable_picture(runs):
     config, data = runs
     page = page_of(config, data)
-    assert page.headings == ["Classes", "Curves", "Pseudo labels", "Confusion", "Subclasses", "Images", "Run"]
+    assert page.headings == ["Classes", "Scores", "Curves", "Pseudo labels", "Confusion", "Subclasses", "Images", "Run"]
     assert all(name in page.text for name in data.classes)
     pictures = list(page.images())
     assert len(pictures) == 5 * len(data.validation)  # image, target, baseline, USRN, entropy
@@ -143,7 +145,7 @@ def test_names_cannot_become_markup(runs):
 
 def test_page_of_a_baseline_compares_nothing(runs, tiny_configs):
     page = page_of(load_config(tiny_configs[0]), runs[1])
-    assert page.headings == ["Classes", "Curves", "Pseudo labels", "Confusion", "Subclasses", "Images", "Run"]
+    assert page.headings == ["Classes", "Scores", "Curves", "Pseudo labels", "Confusion", "Subclasses", "Images", "Run"]
     assert "Best" in page.text
     assert "Gained most" not in page.text
     assert "of its baseline" not in page.text
@@ -154,7 +156,7 @@ def test_page_of_a_baseline_compares_nothing(runs, tiny_configs):
     ("missing", "sections"),
     [
         ("tiny_usrn/history.jsonl", {"Pseudo labels"}),  # the baseline's curve is still there
-        ("tiny_usrn/results.json", {"Classes", "Confusion", "Images"}),
+        ("tiny_usrn/results.json", {"Classes", "Scores", "Confusion", "Images"}),
         ("tiny_usrn/images.csv", {"Images"}),
         ("tiny_usrn/stages.json", set()),
         ("tiny_usrn/preds", {"Images"}),
