@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import main as command_line
 from trainer.studies import runner, study
@@ -17,26 +18,20 @@ from trainer.studies.results import PAGE, read_studies, results_page
 from trainer.studies.runner import Runner, jobs_of
 from utils.errors import UsageError
 
-FORK = multiprocessing.get_context("fork")
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["trainer.stages", "trainer.studies.study"])
 
 
 class Forked:
-    """In the place of ``Popen``: main.py in a fork of this process, which has imported everything."""
+    """In the place of ``Popen``: main.py in a fork of a process that has imported everything."""
 
     started: Path
 
     def __init__(self, command, env, stdout, stderr):
         with open(self.started, "a") as file:
             file.write(" ".join(command[2:]) + "\n")
-        self.process = FORK.Process(target=self._run, args=(command[2:], stdout))
+        self.process = FORKS.Process(target=run_main, args=(command[2:], stdout.name))
         self.process.start()
-
-    @staticmethod
-    def _run(arguments, output):
-        with open(os.dup(output.fileno()), "w") as sys.stdout:
-            sys.stderr = sys.stdout
-            code = command_line.main(arguments)
-        os._exit(code)  # without what a fork of a thread cannot shut down
 
     def wait(self):
         self.process.join()
@@ -46,11 +41,36 @@ class Forked:
         self.process.terminate()
 
 
+def run_main(arguments: list[str], log_file: str) -> None:
+    torch.set_num_threads(1)
+    with open(log_file, "a") as sys.stdout:
+        sys.stderr = sys.stdout
+        code = command_line.main(arguments)
+    os._exit(code)
+
+
+def use_forks(folder: Path, patch=setattr) -> None:
+    patch(study, "STUDIES_DIR", folder / "studies")
+    patch(runner, "Popen", Forked)
+    patch(Forked, "started", folder / "started.txt")
+
+
+def run_until_the_fifth_stage(path: Path) -> None:
+    use_forks(path.parent)
+    do = Runner._do
+
+    def do_or_die(self, job):
+        if Forked.started.exists() and len(started(path)) >= 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return do(self, job)
+
+    Runner._do = do_or_die
+    study.run_study(path)
+
+
 @pytest.fixture
 def tiny_study(tiny_configs, tmp_path, monkeypatch) -> Path:
-    monkeypatch.setattr(study, "STUDIES_DIR", tmp_path / "studies")
-    monkeypatch.setattr(runner, "Popen", Forked)
-    monkeypatch.setattr(Forked, "started", tmp_path / "started.txt", raising=False)
+    use_forks(tmp_path, lambda *patch: monkeypatch.setattr(*patch, raising=False))
     contents = {
         "question": "Does it run?",
         "baseline": tiny_configs[0].name,
@@ -68,18 +88,7 @@ def started(tiny_study: Path) -> list[str]:
 
 
 def test_study_that_is_killed_goes_on_and_ends_with_its_table(tiny_study, capsys):
-    def killed_at_the_fifth_stage():
-        do = Runner._do
-
-        def do_or_die(self, job):
-            if len(started(tiny_study)) >= 4 if Forked.started.exists() else False:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return do(self, job)
-
-        Runner._do = do_or_die
-        study.run_study(tiny_study)
-
-    first = FORK.Process(target=killed_at_the_fifth_stage)
+    first = FORKS.Process(target=run_until_the_fifth_stage, args=(tiny_study,))
     first.start()
     first.join()
     assert first.exitcode == -signal.SIGKILL
