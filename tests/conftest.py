@@ -45,6 +45,18 @@ def write_tiny_configs(demo_set: Path, folder: Path, num_workers: int) -> tuple[
     return paths[0], paths[1]
 
 
+@pytest.fixture(scope="session")
+def finished_runs(demo_set, tmp_path_factory) -> Path:
+    """A folder with the tiny configurations and, in ``saved``, the shortest runs of stages 1 to 4; to be copied."""
+    import main  # what it imports takes seconds
+
+    folder = tmp_path_factory.mktemp("finished")
+    baseline, usrn = write_tiny_configs(demo_set, folder, num_workers=0)
+    for config, *stage in ((baseline,), (baseline, "--save_feature"), (baseline, "--clustering"), (usrn,)):
+        assert main.main([*stage, "--config", str(config), "--set", "trainer.epochs=1"]) == 0
+    return folder
+
+
 @pytest.fixture
 def tiny_configs(demo_set, tmp_path) -> tuple[Path, Path]:
     """The two tiny configurations on ``demo_set``, without data-loading processes."""

@@ -6,18 +6,7 @@ import pytest
 
 import main as command_line
 from dataloaders import open_data
-from tests.conftest import write_tiny_configs
 from utils.config_file import load_config
-
-
-@pytest.fixture(scope="module")
-def finished(demo_set, tmp_path_factory):
-    """The folder of the shortest runs of all stages, and the data set that they were made on."""
-    folder = tmp_path_factory.mktemp("finished")
-    baseline, usrn = write_tiny_configs(demo_set, folder, num_workers=0)
-    for config, *stage in ((baseline,), (baseline, "--save_feature"), (baseline, "--clustering"), (usrn,)):
-        assert command_line.main([*stage, "--config", str(config), "--set", "trainer.epochs=1"]) == 0
-    return folder, demo_set
 
 
 def files_of(data, part):
@@ -38,9 +27,11 @@ def files_of(data, part):
     ],
     ids=["stage 1", "1 unvalidated", "2", "3", "4 unvalidated", "test", "predict", "export"],
 )
-def test_stage_runs_where_what_it_does_not_use_is_gone(finished, tmp_path, monkeypatch, kind, arguments, gone):
+def test_stage_runs_where_what_it_does_not_use_is_gone(
+    finished_runs, demo_set, tmp_path, monkeypatch, kind, arguments, gone
+):
     monkeypatch.setattr("trainer.stages.export_network", lambda *_: None)  # which takes long and opens no data
-    folder, demo_set = finished
+    folder = finished_runs
     root, saved = tmp_path / "data", tmp_path / "saved"
     shutil.copytree(demo_set, root)
     shutil.copytree(folder / "saved", saved)
