@@ -10,6 +10,7 @@ from dataloaders.sets.description import SegmentationData
 from trainer.evaluation.report import sections
 from trainer.evaluation.report.pictures import choose, save_entropy_maps
 from trainer.evaluation.report.run_files import read_run
+from trainer.evaluation.report.scores import scores
 from utils.config import BASELINE, Config
 from utils.files import write_whole
 
@@ -42,7 +43,7 @@ def write_report(
         save_entropy_maps(run.folder, config, data, shown, network, device)
     bodies = {
         "Classes": sections.classes(run, compared, data),
-        "Scores": sections.scores(run, compared),
+        "Scores": scores(run, compared),
         "Curves": sections.curves(run, baseline),
         "Pseudo labels": sections.pseudo_labels(run, data),
         "Confusion": sections.confusion(run, data),

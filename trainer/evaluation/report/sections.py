@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dataloaders.sets.description import SegmentationData
+from trainer.evaluation.report.cells import change_text, class_label, html_table, percent_text, table_row
 from trainer.evaluation.report.charts import Curve, balance, bars, heat_map, line_chart, row_shares
 from trainer.evaluation.report.pictures import ENTROPY_COLOURS, Group, pictures_of
 from trainer.evaluation.report.run_files import RunFiles
@@ -33,10 +34,10 @@ def headline(run: RunFiles, baseline: RunFiles | None, data: SegmentationData) -
         score, what = best["val_mean_iou"], f"best mean IoU during training, at iteration {best['iteration']:,}"
     else:
         return ""
-    text = f"<b>{_percent(score)} %</b> {what}"
+    text = f"<b>{percent_text(score)} %</b> {what}"
     if baseline:
         before = baseline.iou(None)
-        text += f"<br>{_change(score - before)} against the {_percent(before)} % of its baseline"
+        text += f"<br>{change_text(score - before)} against the {percent_text(before)} % of its baseline"
     return f'<p class="score">{text}</p>'
 
 
@@ -46,68 +47,19 @@ def classes(run: RunFiles, baseline: RunFiles | None, data: SegmentationData) ->
         return ""
     rows = []
     for index, name in enumerate((*data.classes, None)):
-        label = "mean" if name is None else _class(data, index)
+        label = "mean" if name is None else class_label(data, index)
         style = "total" if name is None else ""
         iou = run.iou(name)
         if baseline is None:
-            rows.append(_row(label, bars({"own": iou}), [_percent(iou)], style))
+            rows.append(table_row(label, bars({"own": iou}), [percent_text(iou)], style))
             continue
         before = baseline.iou(name)
-        values = [_percent(before), _percent(iou), _change(iou - before)]
-        rows.append(_row(label, bars({"base": before, "own": iou}), values, style))
+        values = [percent_text(before), percent_text(iou), change_text(iou - before)]
+        rows.append(table_row(label, bars({"base": before, "own": iou}), values, style))
     if baseline is None:
-        return _table(["class", "IoU in %"], rows)
+        return html_table(["class", "IoU in %"], rows)
     note = "<p>IoU in %. Upper bar: the baseline; lower bar: this run.</p>"
-    return note + _table(["class", "baseline", run.name, "change"], rows)
-
-
-SCORES = {
-    "pixel_accuracy": "pixel accuracy",
-    "mean_accuracy": "mean class accuracy",
-    "frequency_weighted_iou": "frequency-weighted IoU",
-    "boundary_iou": "mean boundary IoU",
-    "expected_calibration_error": "calibration error",
-}
-
-
-def scores(run: RunFiles, baseline: RunFiles | None) -> str:
-    """The other scores, the last model beside the best, and how confident predictions compare with right ones."""
-    found = [_other_scores(of_run.results) for of_run in (baseline, run) if of_run is not None]
-    if not found[-1]:
-        return ""
-    rows = []
-    for title in found[-1]:
-        values = [of_run.get(title, float("nan")) for of_run in found]
-        change = [_change(values[1] - values[0])] if len(values) > 1 else []
-        rows.append(_row(title, "", [*map(_percent, values), *change]))
-    headings = ["in %", "baseline", run.name, "change"] if baseline is not None else ["in %", run.name]
-    note = (
-        "<p>The best model was chosen by its score on these images, so that score is optimistic; the last is the model "
-        "at the end of the schedule. Rare, medium and frequent classes are thirds by their pixels.</p>"
-    )
-    return note + _table(headings, rows) + _reliability(run)
-
-
-def _other_scores(results: dict[str, Any]) -> dict[str, float]:
-    values = {"mean IoU of the last model": results["last"]["mean_iou"]} if "last" in results else {}
-    groups = results.get("mean_iou_by_frequency", {})
-    values |= {f"mean IoU of {name} classes": value for name, value in groups.items()}
-    values |= {title: results[name] for name, title in SCORES.items() if name in results}
-    return {title: float("nan") if value is None else value for title, value in values.items()}
-
-
-def _reliability(run: RunFiles) -> str:
-    """Accuracy by confidence: below the diagonal, predictions are surer than they are right."""
-    if "calibration" not in run.results:
-        return ""
-    pixels, right, confidence = (
-        np.array(run.results["calibration"][name]) for name in ("pixels", "right", "confidence")
-    )
-    there = pixels > 0
-    accuracy = Curve("right", list(confidence[there] / pixels[there]), list(right[there] / pixels[there]), "s1")
-    diagonal = Curve("as sure as right", [0.0, 1.0], [0.0, 1.0], "s5")
-    title = "Right predictions, %, by their confidence"
-    return f'<div class="charts">{line_chart(title, [accuracy, diagonal], percent=True, by="confidence")}</div>'
+    return note + html_table(["class", "baseline", run.name, "change"], rows)
 
 
 def curves(run: RunFiles, baseline: RunFiles | None) -> str:
@@ -139,13 +91,13 @@ def pseudo_labels(run: RunFiles, data: SegmentationData) -> str:
     shares = zip(entry["label_shares"], entry["pseudo_label_shares"], strict=True)
     for index, (label, pseudo) in enumerate(shares):
         ratio = pseudo / label if label else float("nan")
-        values = [_percent(label, 2), _percent(pseudo, 2), f"× {ratio:.2f}" if isfinite(ratio) else "–"]
-        rows.append(_row(_class(data, index), balance(ratio, WIDEST_RATIO), values))
+        values = [percent_text(label, 2), percent_text(pseudo, 2), f"× {ratio:.2f}" if isfinite(ratio) else "–"]
+        rows.append(table_row(class_label(data, index), balance(ratio, WIDEST_RATIO), values))
     return (
         "<p>Each class’s share, in %, of the labelled pixels and of the pixels whose pseudo label was used, from the "
         "last validation but one to the last. A bar to the left: the class is rarer among the pseudo labels than among "
         f"the labels; to the right: more frequent. A full bar is a factor of {WIDEST_RATIO}.</p>"
-        + _table(["class", "labels", "pseudo labels", "ratio"], rows)
+        + html_table(["class", "labels", "pseudo labels", "ratio"], rows)
     )
 
 
@@ -159,7 +111,7 @@ def confusion(run: RunFiles, data: SegmentationData) -> str:
     largest = np.argsort(-shares, axis=None, kind="stable")[:CONFUSIONS]
     items = "".join(
         f"<li>{escape(data.classes[row])} taken for {escape(data.classes[column])}: "
-        f"<b>{_percent(shares[row, column])} %</b></li>"
+        f"<b>{percent_text(shares[row, column])} %</b></li>"
         for row, column in zip(*np.unravel_index(largest, shares.shape), strict=True)
         if shares[row, column] > 0
     )
@@ -183,13 +135,13 @@ def subclasses(config: Config, data: SegmentationData) -> str:
         own = sizes[owners == index]
         drawn = bars({"base": log2(1 + samples) / full, "own": log2(1 + own.max(initial=0)) / full})
         each = "–".join(f"{size:,}" for size in sorted({own.min(), own.max()})) if len(own) else "–"
-        rows.append(_row(_class(data, index), drawn, [f"{samples:,}", str(len(own)), each]))
+        rows.append(table_row(class_label(data, index), drawn, [f"{samples:,}", str(len(own)), each]))
     algorithm = table.algorithm.replace("_", " ").replace("kmeans", "k-means")
     return (
         f"<p>{table.n_subclasses} subclasses by {escape(algorithm)}. The largest class has {_spread(per_class)} times "
         f"the samples of the smallest, the largest subclass {_spread(sizes)} times those of the smallest. Upper bar: "
         "the class; lower bar: its largest subclass; lengths are logarithmic.</p>"
-        + _table(["class", "samples", "subclasses", "each"], rows)
+        + html_table(["class", "samples", "subclasses", "each"], rows)
     )
 
 
@@ -209,14 +161,14 @@ def images(run: RunFiles, baseline: RunFiles | None, data: SegmentationData, gro
                 f"<figcaption>{escape(caption)}</figcaption></figure>"
                 for caption, uri in pictures.items()
             )
-            score = f"IoU {_percent(run.images[id_])} %"
+            score = f"IoU {percent_text(run.images[id_])} %"
             if baseline and id_ in baseline.images:
-                score += f", {_change(run.images[id_] - baseline.images[id_])}"
+                score += f", {change_text(run.images[id_] - baseline.images[id_])}"
             scenes += f'<h4>{escape(id_)} <span>{score}</span></h4><div class="scene">{cells}</div>\n'
         body += f"<h3>{group.title}</h3>{scenes}" if scenes else ""
     if not body:
         return ""
-    legend = "".join(f"<li>{_class(data, index)}</li>" for index in range(len(data.classes)))
+    legend = "".join(f"<li>{class_label(data, index)}</li>" for index in range(len(data.classes)))
     stops = ", ".join(f"rgb{colour}" for colour in ENTROPY_COLOURS)
     ramp = f'<span class="ramp">sure <i style="background:linear-gradient(90deg, {stops})"></i> unsure</span>'
     return (
@@ -263,35 +215,6 @@ def settings(config: Config) -> str:
         f"<h3>Settings that are not the default</h3>{table(flat_settings(config, changed_only=True))}"
         f"<details><summary>All settings</summary>{table(flat_settings(config))}</details>"
     )
-
-
-def _table(headings: list[str], rows: list[str]) -> str:
-    head = "".join(f"<th scope=col>{escape(heading)}</th>" for heading in headings)
-    body = "\n".join(rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
-
-
-def _row(label: str, drawn: str, values: list[str], style: str = "") -> str:
-    cells = "".join(f"<td>{value}</td>" for value in values)
-    return f'<tr class="{style}"><th scope=row><div><span>{label}</span>{drawn}</div></th>{cells}</tr>'
-
-
-def _class(data: SegmentationData, index: int) -> str:
-    """A class's colour and name."""
-    red, green, blue = data.palette[index]
-    return f'<i class="swatch" style="background:rgb({red},{green},{blue})"></i>{escape(data.classes[index])}'
-
-
-def _percent(value: float, digits: int = 1) -> str:
-    return f"{100 * value:.{digits}f}" if isfinite(value) else "–"
-
-
-def _change(value: float) -> str:
-    if not isfinite(value):
-        return "–"
-    text = f"{100 * value:+.1f}"
-    style = "" if float(text) == 0 else "good" if value > 0 else "bad"
-    return f'<b class="{style}">{text.replace("-", "−")}</b>'
 
 
 def _spread(sizes: np.ndarray) -> str:
