@@ -9,6 +9,8 @@ from pathlib import Path
 
 from dataloaders.check import range_of
 from dataloaders.images import ImageLook, look_at_image
+from dataloaders.own.annotations.drawn import NO_CLASS
+from dataloaders.own.annotations.read import draw_annotations
 from dataloaders.own.classes import ClassProposal, propose_classes
 from dataloaders.own.masks import (
     MaskContents,
@@ -81,9 +83,19 @@ def make_own_data(
         The data do not make a run: the message says what is wrong and where.
     """
     with tempfile.TemporaryDirectory() as workplace:
-        pairs = find_pairs(images_folder, masks_folder)
-        pairs = replace(pairs, masks=pairs.masks | unite_masks(pairs.series, Path(workplace)))
-        return _make(root, images_folder, pairs, class_file, ignore, n_labelled)
+        drawn = draw_annotations(images_folder, masks_folder, Path(workplace, "drawn"))
+        if drawn is None:
+            pairs = find_pairs(images_folder, masks_folder)
+            pairs = replace(pairs, masks=pairs.masks | unite_masks(pairs.series, Path(workplace)))
+            return _make(root, images_folder, pairs, class_file, ignore, n_labelled)
+        if class_file is not None or ignore is not None:
+            raise UsageError(f"--classes and --ignore do not go with {masks_folder}, which names its classes itself.")
+        try:
+            pairs = find_pairs(images_folder, drawn.folder)
+            own = _make(root, images_folder, pairs, drawn.class_file, [NO_CLASS], n_labelled)
+        except UsageError as error:  # the masks that it names are drawn of these annotations
+            raise UsageError(str(error).replace(str(drawn.folder.resolve()), str(masks_folder))) from None
+        return replace(own, classes=replace(own.classes, notes=[*drawn.notes, *own.classes.notes]))
 
 
 def _make(

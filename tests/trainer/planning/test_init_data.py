@@ -8,54 +8,16 @@ import pytest
 from PIL import Image
 
 import main as command_line
-from dataloaders import open_data
-from tests.dataloaders.miniature import save_turned
 from tests.dataloaders.own.folders import SIZE, names, scene, write_images, write_mask
+from tests.trainer.planning.own_folders import COLOURS, folders, init, opened, refused
 from utils.config_file import load_config
 
-COLOURS = [(0, 0, 0), (255, 0, 0), (0, 0, 255)]
+pytestmark = pytest.mark.usefixtures("workplace")
 SMALL = [
     "model.base_width=4", "model.out_dim=8", "model.epoch_start_unsup=1", "trainer.epochs=1",
     "trainer.val_per_epochs=9", "trainer.tensorboardX=false", "train_supervised.num_workers=0", 
     "train_unsupervised.num_workers=0",
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def workplace(tmp_path, monkeypatch) -> Path:
-    """An empty working folder: what is written goes there."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def unplanned(monkeypatch):
-    """Without the plan at the end, which takes a second."""
-    monkeypatch.setattr("trainer.planning.init_data.plan_run", lambda *_, **__: None)
-
-
-def folders(n_images: int = 12, n_masks: int = 6, n_classes: int = 3, size=SIZE, mode: str = "RGB", **mask):
-    """``images`` and ``masks`` in the working folder."""
-    write_images(Path("images"), names(n_images), size, mode)
-    for number, name in enumerate(names(n_masks)):
-        write_mask(Path("masks") / name, scene(number, n_classes, size), **mask)
-
-
-def init(*more, images="images", masks="masks", name="mine", device="cpu") -> int:
-    arguments = ["--init_data", images, "--masks", masks, "--name", name, "--device", device, *more]
-    return command_line.main([str(argument) for argument in arguments])
-
-
-def refused(capsys, *more, **folders) -> str:
-    assert init(*more, **folders) == 2
-    message = capsys.readouterr().err
-    assert message.startswith("error: ")
-    assert message.count("\n") == 1
-    return message
-
-
-def opened(kind: str = "usrn"):
-    return open_data(load_config(f"configs/mine_{kind}.json"))
 
 
 def stages() -> Path:
@@ -123,26 +85,6 @@ def test_binary_masks_of_0_and_255_are_background_and_foreground(unplanned, caps
     assert "255 the foreground" in capsys.readouterr().out
 
 
-def test_images_and_masks_may_share_one_folder(unplanned):
-    write_images(Path("both"), names(12, ".jpg"))
-    for number in range(6):
-        write_mask(Path("both") / f"{number:03d}_mask.png", scene(number))
-    assert init(images="both", masks="both") == 0
-    assert len(opened().unlabelled) == 6
-
-
-def test_several_binary_masks_of_one_image_are_united_which_is_said(unplanned, capsys):
-    write_images(Path("images"), names(12))
-    for number in range(6):
-        write_mask(Path("masks") / f"{number:03d}_mask.png", (scene(number) == 1).astype(np.uint8))
-        write_mask(Path("masks") / f"{number:03d}_mask_1.png", (scene(number) == 2).astype(np.uint8))
-    assert init() == 0
-    assert "assumed: 6 images have several masks, which are united" in capsys.readouterr().out
-    data = opened()
-    for sample in data.labelled:
-        assert np.array_equal(data.read_mask(sample.label), scene(int(sample.id)) > 0)
-
-
 def test_images_without_masks_and_masks_that_are_left_out_are_unlabelled(unplanned):
     folders(n_images=12, n_masks=12)
     assert init("--labelled", 4) == 0
@@ -156,13 +98,6 @@ def test_class_file_names_the_classes(unplanned):
     Path("classes.txt").write_text("sky 0 0 255\nroad 0 0 0\ncar 255 0 0\n")
     assert init("--classes", "classes.txt") == 0
     assert opened().classes == ("sky", "road", "car")
-
-
-def test_masks_without_an_image_are_named_and_left_out(unplanned, capsys):
-    folders()
-    write_mask(Path("masks") / "zebra.png", scene(0))
-    assert init() == 0
-    assert "1 masks have no image and are left out: zebra.png" in capsys.readouterr().err
 
 
 def test_class_that_only_one_image_has_is_missing_from_validation_which_is_said(unplanned, capsys):
@@ -211,14 +146,6 @@ def test_data_that_make_no_run_are_refused_and_nothing_is_written(capsys):
     assert sorted(path.name for path in Path().iterdir()) == ["damaged", "images", "masks"]
 
 
-def test_mask_whose_decoder_runs_a_program_and_a_decompression_bomb_are_refused(capsys):
-    folders()
-    Image.fromarray(scene(0)).save("masks/003.png", "EPS")
-    assert "masks/003.png: cannot be read as a mask" in refused(capsys)
-    Image.new("1", (11000, 11000)).save("masks/003.png")
-    assert "masks/003.png: refused: more than 89,478,485 pixels" in refused(capsys)
-
-
 def damaged_images() -> str:
     write_images(Path("damaged"), names(11))
     Path("damaged/011.png").write_bytes(b"not a picture")
@@ -240,44 +167,6 @@ def test_settings_for_a_gpu_are_made_without_one(unplanned):
     assert init(device="cuda") == 0
     config = load_config("configs/mine_usrn.json")
     assert (config.model.layers, config.pretrained) == (50, True)
-
-
-def test_range_of_16_bit_images_is_found_and_kept_with_the_data_set(unplanned, capsys):
-    folders()
-    for number, path in enumerate(sorted(Path("images").iterdir())):
-        write_mask(path, np.linspace(100 + number, 4000 + number, SIZE[0] * SIZE[1]).astype(np.uint16).reshape(SIZE))
-    assert init() == 0
-    assert "16-bit values go from 100 (black) to 4011 (white)" in capsys.readouterr().out
-    assert opened().value_range == (100, 4011)
-
-
-@pytest.mark.parametrize("turned_mask", [False, True])
-def test_mask_may_be_drawn_on_the_turned_or_on_the_stored_picture(unplanned, turned_mask):
-    folders()
-    for path in Path("images").iterdir():
-        save_turned(path, SIZE[::-1])
-    for path in Path("masks").iterdir():
-        write_mask(path, scene(0) if turned_mask else scene(0, size=SIZE[::-1]))
-    assert init() == 0
-    data = opened()
-    image, mask = data.read_pair(data.labelled[0])
-    assert image.shape[:2] == mask.shape == (SIZE if turned_mask else SIZE[::-1])
-
-
-def test_dry_run_says_and_draws_what_was_decided_and_writes_nothing_else(capsys):
-    folders(colours=COLOURS)
-    assert init("--dry_run") == 0
-    printed = capsys.readouterr().out
-    for part in ("split: 5 labelled, 1 validation, 6 unlabelled", "class_2", str(Path("init_preview.png").absolute())):
-        assert part in printed
-    assert sorted(path.name for path in Path().iterdir()) == ["images", "init_preview.png", "masks"]
-
-
-def test_preview_lies_with_the_data_set_as_well(unplanned):
-    folders()
-    assert init() == 0
-    assert Path("dataset/mine/init_preview.png").is_file()
-    assert not Path("init_preview.png").exists()
 
 
 def test_place_that_cannot_be_written_is_named(unplanned, capsys):
