@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dataloaders.prepare.archives import unpack
+from dataloaders.prepare.frame import check_or_fill
 from dataloaders.prepare.pictures import (
     IGNORE,
     BadFile,
@@ -22,9 +23,7 @@ from dataloaders.prepare.pictures import (
 from dataloaders.prepare.report import Outcome, Report
 from dataloaders.sets.cityscapes import CLASSES
 from utils.errors import UsageError
-from utils.files import link_or_copy, sweep, write_whole
-from utils.lock import sole_use
-from utils.parallel import for_each
+from utils.files import link_or_copy, write_whole
 
 EXPECTED = {"train": 2975, "val": 500}
 ARCHIVES = ("leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip")
@@ -102,26 +101,34 @@ def prepare_cityscapes(
             raise UsageError(f"{source}: this source does not exist.")
     folders = [root, *(source if source.is_dir() else source.parent for source in sources)]
     report = Report("Cityscapes", root, CLASSES, EXPECTED, checked_only=check)
-    if check:
-        report.add(for_each(_work, _jobs(root, folders, check=True), workers=workers, label="checking"))
-        report.problems[:0] = [f"{place}: missing" for place in _missing_folders(root)]
-        return report
     archives = _archives(folders)
-    if not archives and not _jobs(root, folders, check=False):
+    if not check and not archives and not _jobs(root, folders, check=False):
         raise UsageError(
             f"Cityscapes is not in {', nor in '.join(map(str, folders))}: looked for {' and '.join(ARCHIVES)} "
             f"and for leftImg8bit/train/<city>/*{_IMAGE}. Name its folder with --source."
         )
-    with sole_use(root):
-        sweep(*(root / name for name in ("images", "segmentation", "leftImg8bit", "gtFine")))
+
+    def bring_in() -> None:
         for archive in archives:
             unpack(archive, lambda name: _place(root, name))
-        jobs = _jobs(root, folders, check=False)
-        if uncompressed is None:
-            uncompressed = _has_room(root, jobs, report)
-        jobs = [replace(job, uncompressed=uncompressed and job.split == "train") for job in jobs]
-        report.add(for_each(_work, jobs, workers=workers, label="images and masks"))
-    return report
+
+    def jobs() -> list[_Job]:
+        found = _jobs(root, folders, check=check)
+        if check:
+            return found
+        plain = _has_room(root, found, report) if uncompressed is None else uncompressed
+        return [replace(job, uncompressed=plain and job.split == "train") for job in found]
+
+    return check_or_fill(
+        report,
+        root,
+        wanted=[root / name for name in ("images/train", "segmentation/train", "leftImg8bit/val", "gtFine/val")],
+        swept=[root / name for name in ("images", "segmentation", "leftImg8bit", "gtFine")],
+        bring_in=bring_in,
+        jobs=jobs,
+        work=_work,
+        workers=workers,
+    )
 
 
 def _archives(folders: Sequence[Path]) -> list[Path]:
@@ -138,11 +145,6 @@ def _archives(folders: Sequence[Path]) -> list[Path]:
 def _place(root: Path, name: str) -> Path | None:
     match = _MEMBER.fullmatch(name)
     return root / match[1] if match else None
-
-
-def _missing_folders(root: Path) -> list[Path]:
-    wanted = ("images/train", "segmentation/train", "leftImg8bit/val", "gtFine/val")
-    return [root / name for name in wanted if not (root / name).is_dir()]
 
 
 def _has_room(root: Path, jobs: Sequence[_Job], report: Report) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dataloaders.prepare import voc_sources
+from dataloaders.prepare.frame import check_or_fill
 from dataloaders.prepare.matlab import read_sbd_mask
 from dataloaders.prepare.pictures import (
     IGNORE,
@@ -21,9 +22,7 @@ from dataloaders.prepare.pictures import (
 from dataloaders.prepare.report import Outcome, Report
 from dataloaders.sets.voc import CLASSES
 from utils.errors import UsageError
-from utils.files import sweep, write_whole
-from utils.lock import sole_use
-from utils.parallel import for_each
+from utils.files import write_whole
 
 EXPECTED = {"train": 10582, "val": 1449}
 _ALLOWED = np.isin(np.arange(256), [*range(len(CLASSES)), IGNORE])
@@ -69,25 +68,30 @@ def prepare_voc(
     folders = voc_sources.folders(root, sources)
     tree = root / "VOCdevkit" / "VOC2012"
     report = Report("PASCAL VOC 2012", tree, CLASSES, EXPECTED, checked_only=check)
-    if check:
-        needed = (tree / "JPEGImages", tree / "SegmentationClassAug", tree / _VAL)
-        report.problems += [f"{path}: missing" for path in needed if not path.exists()]
-        if (tree / _VAL).is_file():
-            _fill(report, tree, voc_sources.find_sbd(folders), check=True, workers=workers)
-        return report
-    if not download:
+    if not (check or download):
         voc_sources.require_voc(folders)
-    with sole_use(root):
-        sweep(root / "VOCdevkit", root / "benchmark_RELEASE")
+
+    def bring_in() -> None:
         if download:
             voc_sources.download(root, folders)
         report.problems += voc_sources.gather(root, folders, workers=workers)
-        _fill(report, tree, voc_sources.find_sbd(folders), check=False, workers=workers)
-    return report
+
+    return check_or_fill(
+        report,
+        root,
+        wanted=[tree / "JPEGImages", tree / "SegmentationClassAug", tree / _VAL],
+        swept=[root / "VOCdevkit", root / "benchmark_RELEASE"],
+        bring_in=bring_in,
+        jobs=lambda: _jobs(report, tree, voc_sources.find_sbd(folders)),
+        work=_work,
+        workers=workers,
+    )
 
 
-def _fill(report: Report, tree: Path, sbd: Path | None, *, check: bool, workers: int) -> None:
-    """Do the work on every image of the data set."""
+def _jobs(report: Report, tree: Path, sbd: Path | None) -> list[_Job]:
+    """The work on every image of the data set; what is left out goes into the report."""
+    if report.checked_only and not (tree / _VAL).is_file():
+        return []
     val = _read_list(tree / _VAL)
     voc = {path.stem for path in (tree / "SegmentationClass").glob("*.png")}
     there = {path.stem for path in (tree / "SegmentationClassAug").glob("*.png")}
@@ -99,7 +103,7 @@ def _fill(report: Report, tree: Path, sbd: Path | None, *, check: bool, workers:
     if left_out := len((voc | sbd_ids) - ids):
         report.warnings.append(f"{left_out:,} masks are left out, as JPEGImages lacks their images")
     with_voc_mask = voc | val
-    jobs = [
+    return [
         _Job(
             split="val" if id_ in val else "train",
             image=tree / "JPEGImages" / f"{id_}.jpg",
@@ -107,11 +111,10 @@ def _fill(report: Report, tree: Path, sbd: Path | None, *, check: bool, workers:
             # Validation is on VOC's own masks: SBD's are not as exact and would give another number.
             voc_mask=tree / "SegmentationClass" / f"{id_}.png" if id_ in with_voc_mask else None,
             sbd_mask=sbd / "cls" / f"{id_}.mat" if sbd and id_ in sbd_ids else None,
-            check=check,
+            check=report.checked_only,
         )
         for id_ in sorted(ids)
     ]
-    report.add(for_each(_work, jobs, workers=workers, label="checking" if check else "masks"))
 
 
 def _sbd_ids(sbd: Path) -> set[str]:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dataloaders.sets.description import SegmentationData
-from trainer.evaluation.report import sections
+from trainer.evaluation.report import provenance, sections
 from trainer.evaluation.report.pictures import choose, save_entropy_maps
 from trainer.evaluation.report.run_files import read_run
 from trainer.evaluation.report.scores import scores
@@ -49,7 +49,7 @@ def write_report(
         "Confusion": sections.confusion(run, data),
         "Subclasses": sections.subclasses(config, data),
         "Images": sections.images(run, compared, data, groups),
-        "Run": sections.facts(run, config, data) + sections.settings(config),
+        "Run": provenance.facts(run, config, data) + provenance.settings(config),
     }
     page = html_page(config.experim_name, sections.headline(run, compared, data), bodies)
     path = config.run_dir / REPORT

@@ -1,11 +1,7 @@
 """The sections of the page: each takes what it shows and returns HTML, "" where it has nothing to show."""
 
-import json
-from datetime import datetime, timedelta
 from html import escape
 from math import isfinite, log2
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +11,7 @@ from trainer.evaluation.report.charts import Curve, balance, bars, heat_map, lin
 from trainer.evaluation.report.pictures import ENTROPY_COLOURS, Group, pictures_of
 from trainer.evaluation.report.run_files import RunFiles
 from trainer.subclasses.table import read_subclass_table
-from utils.config import Config, flat_settings
+from utils.config import Config
 from utils.errors import UsageError
 
 CONFUSIONS = 8
@@ -177,53 +173,7 @@ def images(run: RunFiles, baseline: RunFiles | None, data: SegmentationData, gro
     )
 
 
-def facts(run: RunFiles, config: Config, data: SegmentationData) -> str:
-    """What was run, when and on what."""
-    shown = {
-        "method": run.name,
-        "data": f"{config.dataset}: {config.n_labeled_examples:,} of {config.num_images_all:,} images are labelled; "
-        f"{len(data.validation):,} validation images; {len(data.classes)} classes",
-    }
-    stages = {"train": "training"} | ({"test": "evaluation"} if run.results else {})
-    for stage, title in stages.items():
-        made = run.stages.get(stage, {}).get("made")
-        if made is None:
-            continue
-        began, ended = (datetime.fromisoformat(made[key]) for key in ("began", "ended"))
-        resumed = f", resumed at iteration {made['resumed_at']:,}" if made.get("resumed_at") else ""
-        where = f"{made['device']}" if made["processes"] == 1 else f"{made['processes']} × {made['device']}"
-        shown[title] = (
-            f"{began:%Y-%m-%d %H:%M}, {_duration(ended - began)}{resumed}; {where}; "
-            f"Python {made['python']}, PyTorch {made['torch']}"
-        )
-    if run.results:
-        shown["checkpoint"] = Path(run.results["checkpoint"]).name
-    return f"<dl>{''.join(f'<dt>{name}</dt><dd>{escape(value)}</dd>' for name, value in shown.items())}</dl>"
-
-
-def settings(config: Config) -> str:
-    """The settings that are no defaults; all of them, folded."""
-
-    def table(values: dict[str, Any]) -> str:
-        rows = "".join(
-            f"<tr><th scope=row>{escape(key)}</th><td>{escape(json.dumps(value, ensure_ascii=False))}</td></tr>"
-            for key, value in values.items()
-        )
-        return f'<table class="settings">{rows}</table>'
-
-    return (
-        f"<h3>Settings that are not the default</h3>{table(flat_settings(config, changed_only=True))}"
-        f"<details><summary>All settings</summary>{table(flat_settings(config))}</details>"
-    )
-
-
 def _spread(sizes: np.ndarray) -> str:
     """How many times the largest is the smallest of those that are not empty."""
     ratio = sizes.max() / sizes[sizes > 0].min()
     return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.1f}"
-
-
-def _duration(time: timedelta) -> str:
-    minutes, seconds = divmod(round(time.total_seconds()), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
