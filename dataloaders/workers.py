@@ -72,8 +72,9 @@ class WatchedLoader(DataLoader):
                 yield batch
 
     def _look_after(self, iterator, text: str) -> None:
-        for worker in iterator._workers:
-            worker.join(_TO_DIE)  # its connection breaks before it is gone
+        if "timed out" not in text:
+            for worker in iterator._workers:
+                worker.join(_TO_DIE)  # its connection breaks before it is gone
         dead = [(number, worker) for number, worker in enumerate(iterator._workers) if not worker.is_alive()]
         if "Too many open files" in text or "ancdata" in text:
             raise UsageError(
