@@ -27,5 +27,5 @@ def _recorded(path: Path) -> str | None:
     try:
         *_, last = json.loads(path.read_text()).values()
         return str(last["made"]["arguments"])
-    except (OSError, ValueError, AttributeError, LookupError, TypeError):
+    except (OSError, ValueError, AttributeError, LookupError, TypeError, RecursionError):
         return None

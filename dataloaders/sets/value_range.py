@@ -2,14 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter
 
 from dataloaders.images import ValueRange
 from dataloaders.sets.described import DESCRIPTION, read_description
 from utils.errors import UsageError
 from utils.files import write_whole
+from utils.inputs import read_json
 
 FILE = "value_range.json"
 """In a data set without a ``dataset.json``, which says the range itself."""
+_CONTENTS = TypeAdapter(dict[Literal["value_range"], tuple[int, int]])
 
 
 def stored_value_range(root: Path) -> ValueRange | None:
@@ -17,15 +22,13 @@ def stored_value_range(root: Path) -> ValueRange | None:
     if (root / DESCRIPTION).is_file():
         return read_description(root / DESCRIPTION).value_range
     path = root / FILE
-    if not path.is_file():
+    if not path.exists():
         return None
-    try:
-        low, high = json.loads(path.read_bytes())["value_range"]
-        if not low < high:
-            raise ValueError
-    except (OSError, ValueError, TypeError, KeyError):
-        raise UsageError(f'{path}: must read {{"value_range": [LOW, HIGH]}}. Mend it, or remove it.') from None
-    return int(low), int(high)
+    way_out = 'It must read {"value_range": [LOW, HIGH]}. Mend it, or remove it.'
+    low, high = read_json(path, _CONTENTS, way_out).get("value_range", (0, 0))
+    if not low < high:
+        raise UsageError(f"{path}: says no range. {way_out}")
+    return low, high
 
 
 def store_value_range(root: Path, value_range: ValueRange) -> Path:

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -74,3 +75,17 @@ def read_image_scores(path: Path) -> dict[str, float]:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{path}: cannot be read ({reason}). {evaluate_again(path.parent)}") from None
     return found
+
+
+def read_image_counts(path: Path) -> np.ndarray:
+    """The counts in ``images.npz``, int64 (N, 3, C)."""
+    try:
+        with np.load(io.BytesIO(read_plain(path)), allow_pickle=False) as contents:
+            counts = contents["counts"]
+        if counts.ndim != 3 or counts.dtype != np.int64:
+            raise ValueError(f"it holds {counts.dtype} {counts.shape}")
+    # An array alone has no "counts" either; whatever a damaged archive raises.
+    except (OSError, ValueError, TypeError, KeyError, EOFError, AttributeError, MemoryError, BadZipFile) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path}: cannot be read ({reason}). {evaluate_again(path.parent)}") from None
+    return counts

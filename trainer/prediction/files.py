@@ -17,6 +17,7 @@ from trainer.prediction.predictor import Predictor, as_rgb
 from utils.distributed import failing_together, gather, is_main, rank, world_size
 from utils.errors import NotFiniteError, UsageError
 from utils.files import sweep, write_atomically, write_whole
+from utils.inputs import read_plain
 from utils.lock import LOCK, sole_use
 from utils.logger import progress
 from utils.palette import mask_image
@@ -101,7 +102,7 @@ def find_images(source: str, output: Path) -> list[Path]:
         files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
         images = [file for file in files if ours not in file.resolve().parents]
     elif path.suffix.lower() == ".txt" and path.is_file():
-        lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()  # as file names are
+        lines = read_plain(path).decode("utf-8-sig", "surrogateescape").split("\n")  # as file names are
         images = [Path(line.strip()) for line in lines if line.strip()]
     else:
         images = [path]

@@ -11,6 +11,7 @@ from trainer.record import Record
 from utils.config import BASELINE, Config
 from utils.config_file import load_config
 from utils.errors import UsageError
+from utils.inputs import first_problem, read_plain
 
 STUDIES_DIR = Path("saved/studies")
 
@@ -84,13 +85,11 @@ def read_study(path: Path) -> Study:
         The file is missing or no study.
     """
     try:
-        study = Study.model_validate_json(path.read_bytes())
+        study = Study.model_validate_json(read_plain(path))
     except OSError as error:
         raise UsageError(f"--study {path}: cannot be read ({error.strerror}).") from None
     except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(map(str, problem["loc"]))
-        raise UsageError(f"--study {path}: {f'key {key}: ' if key else ''}{problem['msg']}.") from None
+        raise UsageError(f"--study {path}: {first_problem(error)}.") from None
     return study
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from trainer.evaluation.image_scores import IMAGE_COUNTS
+from trainer.evaluation.image_scores import IMAGE_COUNTS, read_image_counts
+from trainer.evaluation.run_json import read_results
 from trainer.record import Record
 from trainer.studies.description import Run, Study
 from trainer.studies.statistics import groups_of, mean_iou_of, paired_difference
@@ -35,8 +36,8 @@ def collect(path: Path, study: Study, runs: dict[int, dict[str, Run]], seconds: 
         contents["variants"][name] = {"settings": _settings(runs[study.seeds[0]][name].config), "seeds": {}}
         counts[name] = {}
         for seed, run in complete.items():
-            results = json.loads((run.config.run_dir / "results.json").read_text())
-            counts[name][seed] = np.load(run.config.run_dir / IMAGE_COUNTS)["counts"]
+            results = read_results(run.config.run_dir / "results.json")
+            counts[name][seed] = read_image_counts(run.config.run_dir / IMAGE_COUNTS)
             made = Record(run.config, "train").made
             contents["variants"][name]["seeds"][str(seed)] = {
                 "mean_iou": results["mean_iou"],

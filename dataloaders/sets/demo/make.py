@@ -77,7 +77,7 @@ def _read_mark(root: Path) -> dict | None:
     """What the data set at ``root`` was made from; ``None`` where there is no readable ``demo.json``."""
     try:
         return json.loads((root / _MARK).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

@@ -144,7 +144,7 @@ def test_variant_with_another_baseline_or_clustering_has_its_own(tiny_study):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seeds": [1, 1]}, "key seeds: Value error, a seed stands twice"),
+        ({"seeds": [1, 1]}, "key seeds: a seed stands twice"),
         ({"seeds": []}, "key seeds"),
         ({"variants": {}}, "key variants"),
         ({"variants": {"a": {"config": "x.json", "sets": {}}}}, "key variants.a.sets"),
