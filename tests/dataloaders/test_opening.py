@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OPENERS = {"dataloaders/opening.py", "dataloaders/images.py", "dataloaders/prepare/pictures.py"}
+OPENERS = {
+    "dataloaders/opening.py",
+    "dataloaders/images.py",
+    "dataloaders/mask_file.py",
+    "dataloaders/prepare/pictures.py",
+}
 CALLS = {"imread", "imreadmulti", "imdecode", "imdecodemulti"}
 FILES = [
     path

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataloaders import reading
+from dataloaders import mask_file
 from dataloaders.images import image_size, read_image
 from dataloaders.prepare.pictures import uncompressed_png
 from dataloaders.reading import IGNORE, read_mask, read_subclass_map
@@ -89,7 +89,8 @@ def test_one_bit_mask_has_two_classes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("values", "what"), [(np.array([[0, 65536]], np.int32), "beyond 16 bit"), (np.ones((2, 2), np.float32), "mode F")]
+    ("values", "what"),
+    [(np.array([[0, 65536]], np.int32), "beyond 16 bit"), (np.full((2, 2), 0.5, np.float32), "fraction")],
 )
 def test_values_that_are_no_ids_do_not_wrap_around(tmp_path, values, what):
     Image.fromarray(values).save(tmp_path / "mask.tif")
@@ -99,7 +100,7 @@ def test_values_that_are_no_ids_do_not_wrap_around(tmp_path, values, what):
 
 def test_jpeg_is_refused_as_a_mask(tmp_path):
     Image.fromarray(INDICES).save(tmp_path / "mask.png", "JPEG")
-    with pytest.raises(UsageError, match=r"mask\.png: is a JPEG"):
+    with pytest.raises(UsageError, match=r"mask\.png: is compressed as a photo \(JPEG\)"):
         read_mask(tmp_path / "mask.png", 4)
 
 
@@ -256,8 +257,8 @@ def test_mask_is_the_same_however_its_png_is_written(tmp_path, monkeypatch, how,
         path.write_bytes(uncompressed_png(path))
     if how == "many chunks":
         path.write_bytes(with_small_chunks(path.read_bytes()))
-    by_pillow = []
-    monkeypatch.setattr(reading, "opened", lambda *args, header=reading.opened: by_pillow.append(1) or header(*args))
+    by_pillow, opened = [], mask_file.opened
+    monkeypatch.setattr(mask_file, "opened", lambda *args: by_pillow.append(1) or opened(*args))
     target = read_mask(path, 5)
     assert not by_pillow if quickly else by_pillow
     assert target.dtype == np.int16
