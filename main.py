@@ -70,8 +70,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def _check_own_data(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    if options.config or not options.masks or not options.name:
+    again = options.init_data.endswith(".json")
+    if options.config or not (options.masks or again) or not options.name:
         parser.error("--init_data needs --masks and --name, and no --config")
+    if again and (options.classes or options.ignore or options.labelled):
+        parser.error("--init_data with a dataset.json takes classes, values and lists from there; edit the file")
     if options.ignore is not None:
         values = [] if options.ignore == ["none"] else options.ignore
         if not all(re.fullmatch("[0-9]{1,9}", value) for value in values):  # not ², which is a digit but no number
@@ -169,12 +172,19 @@ def init(options: argparse.Namespace) -> None:
     """Make a data set and its configurations of the user's own images."""
     import torch
 
+    from dataloaders.sets.described import read_description
     from trainer.planning.init_data import Request, init_data
     from utils.distributed import choose_device
+    from utils.errors import UsageError
 
+    given = read_description(Path(options.init_data)) if options.init_data.endswith(".json") else None
+    masks = options.masks or (given and given.masks)
+    if not masks:
+        raise UsageError(f"{options.init_data}: does not say where the masks are; --masks does.")
     request = Request(
-        images=Path(options.init_data),
-        masks=Path(options.masks),
+        images=Path(given.images if given else options.init_data),
+        masks=Path(masks),
+        given=given,
         name=options.name,
         classes=Path(options.classes) if options.classes else None,
         ignore=options.ignore,

@@ -24,7 +24,7 @@ from dataloaders.own.pairs import Pairs, find_pairs
 from dataloaders.own.split import Split, split_masked
 from dataloaders.own.united import unite_masks
 from dataloaders.sets.described import DESCRIPTION, MASKS, Description
-from utils.errors import UsageError
+from utils.errors import UsageError, some
 from utils.folders import replacing
 from utils.palette import palette_of
 from utils.parallel import cores, for_each
@@ -65,6 +65,7 @@ def make_own_data(
     class_file: Path | None = None,
     ignore: Sequence[int] | None = None,
     n_labelled: int | None = None,
+    given: Description | None = None,
 ) -> OwnData:
     """Look at images and masks and write ``root/dataset.json`` and ``root/masks``; the folder appears complete.
 
@@ -76,6 +77,8 @@ def make_own_data(
         As in ``propose_classes``.
     n_labelled
         Masks to train with; None takes all that validation leaves.
+    given
+        An earlier description, perhaps edited: its classes, their values and its lists are taken as they are.
 
     Raises
     ------
@@ -87,12 +90,12 @@ def make_own_data(
         if drawn is None:
             pairs = find_pairs(images_folder, masks_folder)
             pairs = replace(pairs, masks=pairs.masks | unite_masks(pairs.series, Path(workplace)))
-            return _make(root, images_folder, pairs, class_file, ignore, n_labelled)
+            return _make(root, images_folder, masks_folder, pairs, class_file, ignore, n_labelled, given)
         if class_file is not None or ignore is not None:
             raise UsageError(f"--classes and --ignore do not go with {masks_folder}, which names its classes itself.")
         try:
             pairs = find_pairs(images_folder, drawn.folder)
-            own = _make(root, images_folder, pairs, drawn.class_file, [NO_CLASS], n_labelled)
+            own = _make(root, images_folder, masks_folder, pairs, drawn.class_file, [NO_CLASS], n_labelled, given)
         except UsageError as error:  # the masks that it names are drawn of these annotations
             raise UsageError(str(error).replace(str(drawn.folder.resolve()), str(masks_folder))) from None
         return replace(own, classes=replace(own.classes, notes=[*drawn.notes, *own.classes.notes]))
@@ -101,10 +104,12 @@ def make_own_data(
 def _make(
     root: Path,
     images_folder: Path,
+    masks_folder: Path,
     pairs: Pairs,
     class_file: Path | None,
     ignore: Sequence[int] | None,
     n_labelled: int | None,
+    given: Description | None,
 ) -> OwnData:
     looks = for_each(look_at_image, list(pairs.images.values()), workers=cores(), label="images")
     look_of = dict(zip(pairs.images, looks, strict=True))
@@ -117,15 +122,20 @@ def _make(
     total: Counter = Counter()
     for values in by_value.values():
         total.update(values)
-    classes = propose_classes(
-        total, by_colour=by_colour, colours=_palette_of(contents), class_file=class_file, ignore=ignore
-    )
+    if given is None:
+        colours = _palette_of(contents)
+        classes = propose_classes(total, by_colour=by_colour, colours=colours, class_file=class_file, ignore=ignore)
+    else:
+        classes = _given_classes(given, by_colour, set(total))
     index_of = {value: index for index, value in enumerate(classes.values)}
     pixels = {
         id_: Counter({index_of[value]: count for value, count in values.items() if value in index_of})
         for id_, values in by_value.items()
     }
-    split = split_masked({id_: set(counts) for id_, counts in pixels.items()}, n_labelled)
+    if given is None:
+        split = split_masked({id_: set(counts) for id_, counts in pixels.items()}, n_labelled)
+    else:
+        split = _given_split(given, set(pixels))
     unlabelled = sorted(set(pairs.images) - set(split.labelled) - set(split.validation))
     if not unlabelled:
         raise UsageError(
@@ -137,12 +147,15 @@ def _make(
     paths = {id_: path.relative_to(folder).as_posix() for id_, path in pairs.images.items()}
     description = Description(
         images=str(folder),
+        masks=str(masks_folder.resolve()),
+        assumed=classes.notes,
         classes=list(classes.names),
         colours=list(classes.colours),
+        values=[f"#{value:06x}" if by_colour else value for value in classes.values],
         labelled={id_: paths[id_] for id_ in split.labelled},
         validation={id_: paths[id_] for id_ in split.validation},
         unlabelled={id_: paths[id_] for id_ in unlabelled},
-        value_range=range_of(look.values for look in looks),
+        value_range=given.value_range if given else range_of(look.values for look in looks),
     )
     wanted = {id_: pairs.masks[id_] for id_ in (*split.labelled, *split.validation)}
     _write(root, description, wanted, classes, by_colour)
@@ -156,6 +169,33 @@ def _make(
         pixels=pixels,
         split=split,
     )
+
+
+def _given_classes(given: Description, by_colour: bool, found: set[int]) -> ClassProposal:
+    """The classes of a description that was given again."""
+    values = given.values or []
+    if len(values) != len(given.classes) or len(set(values)) < len(values):
+        raise UsageError(
+            f"{DESCRIPTION}: key values: give each of the {len(given.classes)} classes a value of its own."
+        )
+    if any(isinstance(value, str) != by_colour for value in values):
+        kind = "colours (#rrggbb)" if by_colour else "numbers"
+        raise UsageError(f"{DESCRIPTION}: key values: the masks are read by {kind}; write these.")
+    numbers = tuple(int(value[1:], 16) if isinstance(value, str) else value for value in values)
+    others = sorted(found - set(numbers))
+    shown = [f"#{value:06x}" if by_colour else str(value) for value in others]
+    notes = [f"of the masks' values, {DESCRIPTION} does not list {some(shown)}: no class (ignored)"] if others else []
+    return ClassProposal(tuple(given.classes), tuple(given.colours), numbers, notes)
+
+
+def _given_split(given: Description, masked: set[str]) -> Split:
+    """The lists of a description that was given again."""
+    missing = sorted({*given.labelled, *given.validation} - masked)
+    if missing:
+        raise UsageError(f"{DESCRIPTION}: {some(missing)}: labelled or for validation, but without a mask.")
+    if not given.labelled or not given.validation:
+        raise UsageError(f"{DESCRIPTION}: the lists labelled and validation must not be empty.")
+    return Split(sorted(given.labelled), sorted(given.validation), sorted(masked & set(given.unlabelled)), False)
 
 
 def _palette_of(masks: list[MaskContents]) -> dict[int, int]:

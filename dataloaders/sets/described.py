@@ -39,12 +39,19 @@ Channel = Annotated[int, Field(ge=0, le=255)]
 
 
 class Description(BaseModel):
-    """``dataset.json``. The mask of an image is ``masks/<id>.png`` beside it: class indices, 255 for no class."""
+    """``dataset.json``. The mask of an image is ``masks/<id>.png`` beside it: class indices, 255 for no class.
+
+    ``masks`` and ``values`` say of what these were made: the user's masks, and the value or the colour (``#rrggbb``) of
+    every class in them. ``assumed`` is what was said. ``--init_data`` takes the file again.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     images: str
+    masks: str | None = None
+    assumed: list[str] = []
     classes: list[str]
+    values: list[int | Annotated[str, Field(pattern="^#[0-9a-f]{6}$")]] | None = None
     colours: list[tuple[Channel, Channel, Channel]]
     labelled: Images
     validation: Images

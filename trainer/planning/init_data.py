@@ -17,7 +17,7 @@ from dataloaders.own.make import UNFINISHED, OwnData, make_own_data
 from dataloaders.own.masks import rgb
 from dataloaders.own.preview import PREVIEW, SHOWN, save_preview
 from dataloaders.reading import read_mask
-from dataloaders.sets.described import DESCRIPTION, MASKS
+from dataloaders.sets.described import DESCRIPTION, MASKS, Description
 from trainer.planning.plan import plan_run
 from trainer.planning.proposal import MACHINES, propose_settings
 from utils.config import BASELINE, USRN
@@ -46,6 +46,8 @@ class Request:
         Replace what an earlier call with this name wrote.
     dry_run
         Say and draw what was decided, and write nothing else.
+    given
+        An earlier call's ``dataset.json``, perhaps edited, in place of decisions.
     """
 
     images: Path
@@ -56,6 +58,7 @@ class Request:
     labelled: int | None = None
     force: bool = False
     dry_run: bool = False
+    given: Description | None = None
 
 
 def init_data(request: Request, machine: str, device: torch.device) -> None:
@@ -119,6 +122,7 @@ def _make(request: Request, root: Path) -> OwnData:
         class_file=request.classes,
         ignore=request.ignore,
         n_labelled=request.labelled,
+        given=request.given,
     )
 
 

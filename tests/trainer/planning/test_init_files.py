@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import main as command_line
 from tests.dataloaders.miniature import save_turned
 from tests.dataloaders.own.folders import SIZE, names, scene, write_images, write_mask
 from tests.trainer.planning.own_folders import COLOURS, folders, init, opened, refused
@@ -115,6 +116,48 @@ def test_annotations_that_do_not_fit_are_refused(capsys):
     assert "--classes and --ignore do not go with" in refused(capsys, "--ignore", "none", masks="instances.json")
     Path("notes.txt").write_text("no annotations")
     assert "no COCO annotation file" in refused(capsys, masks="notes.txt")
+
+
+@pytest.mark.parametrize("rgb", [False, True])
+def test_description_is_given_again_as_it_was_edited(unplanned, capsys, rgb):
+    folders(colours=COLOURS, rgb=rgb)
+    assert init() == 0
+    capsys.readouterr()
+    path = Path("dataset/mine/dataset.json")
+    before = json.loads(path.read_text())
+    assert before["values"] == (["#000000", "#0000ff", "#ff0000"] if rgb else [0, 1, 2])
+    moved = next(iter(before["labelled"]))
+    edited = before | {
+        "classes": ["b", "a"], "values": before["values"][1::-1], "colours": before["colours"][1::-1],
+        "labelled": {id_: image for id_, image in before["labelled"].items() if id_ != moved},
+        "validation": before["validation"] | {moved: f"{moved}.png"},
+    }  # fmt: skip
+    path.write_text(json.dumps(edited))
+    assert command_line.main(["--init_data", str(path), "--name", "mine", "--force", "--device", "cpu"]) == 0
+    assert "does not list" in capsys.readouterr().out
+    data = opened()
+    assert data.classes == ("b", "a")
+    assert moved in [sample.id for sample in data.validation]
+    table = np.array([1, -1, 0] if rgb else [1, 0, -1])
+    for sample in data.labelled:
+        assert np.array_equal(data.read_mask(sample.label), table[scene(int(sample.id))])
+
+
+def test_description_whose_edit_makes_no_sense_is_refused(unplanned, capsys):
+    folders()
+    assert init() == 0
+    path = Path("dataset/mine/dataset.json")
+    before = json.loads(path.read_text())
+    for edit, message in (
+        ({"values": [0, 1, 1]}, "give each of the 3 classes a value of its own"),
+        ({"values": ["#000000", "#0000ff", "#ff0000"]}, "read by numbers"),
+        ({"labelled": before["unlabelled"], "unlabelled": before["labelled"]}, "without a mask"),
+        ({"masks": None}, "does not say where the masks are"),
+    ):
+        path.write_text(json.dumps(before | edit))
+        capsys.readouterr()
+        assert command_line.main(["--init_data", str(path), "--name", "mine", "--force"]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_dry_run_says_and_draws_what_was_decided_and_writes_nothing_else(capsys):
