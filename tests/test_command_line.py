@@ -14,7 +14,8 @@ from PIL import Image
 import main as command_line
 from tests.conftest import refused, write_tiny_configs
 from trainer.loop.board import TAGS, UNLABELLED_PICTURE, VALIDATION_PICTURE
-from utils.checkpoint import fingerprint, load_checkpoint
+from utils.checkpoint import load_checkpoint
+from utils.fingerprint import sha256
 
 ROOT = Path(__file__).parent.parent
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # tiny tensors: more threads only wait for each other
@@ -60,7 +61,7 @@ def test_four_stages_leave_what_the_method_says(finished, demo_set):
     assert feature.shape == (8, -(-height // 8), -(-width // 8))
     assert np.asarray(Image.open(maps[1])).shape == (height, width)
     table = json.loads((baseline / "label_subcls_balanced_kmeans" / "subclasses.json").read_text())
-    assert table["checkpoint"] == fingerprint(baseline / "best_model.pth")
+    assert table["checkpoint"] == sha256(baseline / "best_model.pth")
     checkpoint = load_checkpoint(usrn / "best_model.pth")
     assert len(checkpoint["state_dict"]["classifier_SubCls.1.weight"]) == sum(table["counts"])
     assert any((usrn / "tensorboard").iterdir())

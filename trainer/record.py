@@ -1,8 +1,9 @@
-"""Which stages of a run are done, with which configuration and from which input."""
+"""Which stages of a run are done: with which configuration, from which input, and what they wrote."""
 
 import json
 import platform
 import subprocess
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from utils.config import Config, differing_keys
 from utils.distributed import barrier, is_main, world_size
 from utils.errors import UsageError, some
 from utils.files import write_whole
+from utils.fingerprint import changed, fingerprint
 from utils.logger import log
 
 try:
@@ -23,90 +25,134 @@ except ImportError:  # no such counts on this system
 
 
 class Record:
-    """One stage's entry in the run's ``stages.json``."""
+    """One stage's entry in the run's ``stages.json``.
 
-    def __init__(self, config: Config, stage: str):
-        self.config, self.stage = config, stage
-        self.path = config.run_dir / "stages.json"
+    Parameters
+    ----------
+    run_dir
+        The run's folder.
+    made_from
+        Fingerprints of what the stage is made from, by what messages call it: another one is refused, as another
+        configuration is.
+    source
+        Fingerprint of what an earlier stage made: another one makes this stage be done again.
+    """
+
+    def __init__(self, run_dir: Path, stage: str, made_from: dict[str, str] | None = None, source: str = ""):
+        self.run_dir, self.stage, self.made_from, self.source = run_dir, stage, made_from or {}, source
+        self.path = run_dir / "stages.json"
         self.began = _now()
 
     @property
-    def is_there(self) -> bool:
-        """Whether the stage has been done."""
-        return self.stage in self._read()
-
-    @property
-    def is_of_this_configuration(self) -> bool:
-        """Whether the stage has been done, with a configuration that gives the same results."""
-        entry = self._read().get(self.stage)
-        return entry is not None and not differing_keys(entry["config"], self.config)
-
-    @property
-    def source(self) -> str:
-        """What the stage was made from when it was last done; "" where it was not."""
-        entry = self._read().get(self.stage)
-        return "" if entry is None else entry["source"]
+    def entry(self) -> Stage | None:
+        """What was written when the stage was last done; None where it was not."""
+        return read_stages(self.path).get(self.stage)
 
     @property
     def made(self) -> dict[str, Any]:
         """How the stage was made when it was last done; empty where it was not."""
-        entry = self._read().get(self.stage)
+        entry = self.entry
         return {} if entry is None else entry["made"]
 
-    def is_done(self, source: str, output: Path, force: bool) -> bool:
-        """Whether the stage is done from this input; says so, and how to redo it.
+    def is_of(self, config: Config) -> bool:
+        """Whether the stage has been done, with a configuration that gives the same results."""
+        entry = self.entry
+        return entry is not None and not differing_keys(entry["config"], config)
+
+    def is_done(self, config: Config, outputs: Iterable[Path], force: bool) -> bool:
+        """Whether the stage is done from this input and its ``outputs`` are there; says so, and how to redo it.
 
         Raises
         ------
         UsageError
-            It is done with another configuration, whose results this would replace.
+            It is done with another configuration or from other data, whose results this would replace; or an output is
+            there and not what the stage wrote.
         """
-        entry = self._read().get(self.stage)
-        if force or entry is None or not output.exists():
+        entry = self.entry
+        if force or entry is None:
             return False
-        if entry["source"] != source:
+        if entry["source"] != self.source:
             log.info(f"{self.stage}: what it was made from has changed since; doing it again")
             return False
-        differing = differing_keys(entry["config"], self.config)
+        differing = differing_keys(entry["config"], config) + changed(entry.get("made_from", {}), self.made_from)
         if differing:
             raise UsageError(
-                f"{output}: is the result of another configuration; it differs in "
-                f"{some(differing, separator='; ')}. Give this run another experim_name, or replace the "
-                "result with --force."
+                f"{self.run_dir}: {self.stage} is done with another configuration or other data; it differs in "
+                f"{some(differing, separator='; ')}. Give this run another experim_name, or do it again with --force."
             )
-        log.info(f"{self.stage} of {self.config.experim_name} is done: {output} (--force does it again)")
+        sizes = {self.run_dir / name: int(seen.split()[0]) for name, seen in entry.get("outputs", {}).items()}
+        gone = [path for path in outputs if not path.is_file() or path.stat().st_size < sizes.get(path, 0)]
+        if gone:
+            log.info(f"{self.stage}: gone or cut off: {some(gone)}; doing it again")
+            return False
+        self.refuse_other_outputs()
+        log.info(f"{self.stage} of {config.experim_name} is done: {self.run_dir} (--force does it again)")
         return True
 
-    def done(self, source: str, **more) -> None:
-        """Record the stage as done, on what and when; ``more`` is kept beside that."""
-        made = {
+    def refuse_stale(self, way_out: str) -> None:
+        """Refuse what the stage made, where it is known, if it was made from other data or is not what it wrote."""
+        differing = changed((self.entry or {}).get("made_from", {}), self.made_from)
+        if differing:
+            raise UsageError(
+                f"{self.run_dir}: {self.stage} was done before {' and '.join(differing)} changed. {way_out}"
+            )
+        self.refuse_other_outputs()
+
+    def refuse_other_outputs(self) -> None:
+        """Refuse files that are there, but not what the stage wrote: damaged or replaced."""
+        entry = self.entry or {}
+        for name, written in entry.get("outputs", {}).items():
+            path = self.run_dir / name
+            if path.is_file() and _seen(path) != written:
+                raise UsageError(
+                    f"{path}: is not what the stage {self.stage} wrote; it is damaged or another file. Put the right "
+                    "one back, or delete it and give the command of that stage again."
+                )
+
+    def how_made(self, config: Config, **more: Any) -> dict[str, Any]:
+        """When and on what the stage is done, for the record and the report; ``more`` is kept beside that."""
+        return {
             "began": self.began,
             "ended": _now(),
             "python": platform.python_version(),
             "torch": torch.__version__,
             "device": torch.cuda.get_device_name() if torch.cuda.is_initialized() else "CPU",
             "processes": world_size(),
-            "arguments": self.config.arguments,
+            "arguments": config.arguments,
             "peak_memory_gb": _peak_memory_gb(),
             "commit": commit(),
             **more,
         }
-        entry = {"source": source, "config": self.config.model_dump(), "made": made}
-        self._write({**self._read(), self.stage: entry})
+
+    def done(self, config: Config, outputs: Iterable[Path], made: dict[str, Any]) -> None:
+        """Record the stage as done, after all that it writes is written."""
+        barrier()
+        if not is_main():
+            return
+        entry = {
+            "source": self.source,
+            "config": config.model_dump(),
+            "made": made,
+            "made_from": self.made_from,
+            "outputs": {str(path.relative_to(self.run_dir)): _seen(path) for path in outputs if path.is_file()},
+        }
+        self._write({**read_stages(self.path), self.stage: entry})
 
     def undo(self) -> None:
         """Forget the stage, before its output is touched."""
         barrier()
-        self._write({name: entry for name, entry in self._read().items() if name != self.stage})
+        if is_main():
+            entries = read_stages(self.path)
+            self._write({name: entry for name, entry in entries.items() if name != self.stage})
         barrier()
 
     def _write(self, entries: dict) -> None:
-        if is_main():
-            text = json.dumps(entries, indent=1)
-            write_whole(self.path, text)
+        write_whole(self.path, json.dumps(entries, indent=1))
 
-    def _read(self) -> dict[str, Stage]:
-        return read_stages(self.path)
+
+def _seen(output: Path) -> str:
+    """Size and fingerprint of a file."""
+    return f"{output.stat().st_size} {fingerprint(output)}"
 
 
 def _peak_memory_gb() -> float | None:

@@ -13,11 +13,12 @@ from dataloaders.sets.description import find_root
 from dataloaders.sets.value_range import store_value_range
 from trainer.alike import refuse_other_data
 from trainer.evaluation.comparison import save_comparison
-from trainer.evaluation.evaluate import column, percent, save_results, scores_table, summary_lines
+from trainer.evaluation.evaluate import PREDICTIONS, column, percent, save_results, scores_table, summary_lines
+from trainer.evaluation.image_scores import IMAGE_COUNTS, IMAGE_SCORES
 from trainer.evaluation.measures import measure
 from trainer.evaluation.report import write_report
 from trainer.evaluation.run_json import evaluate_again, read_results
-from trainer.loop.resume import checkpoint_to_go_on_from, subclass_source
+from trainer.loop.resume import BEST, checkpoint_to_go_on_from, training_inputs
 from trainer.loop.trainer import Trainer
 from trainer.planning.plan import plan_run
 from trainer.prediction import load_model
@@ -27,15 +28,14 @@ from trainer.prediction.predictor import read_network
 from trainer.record import Record
 from trainer.stage_table import STAGES
 from trainer.subclasses.agreement import check_subclass_maps
-from trainer.subclasses.features import features_dir, save_features
-from trainer.subclasses.table import TABLE
+from trainer.subclasses.features import features_command, features_dir, save_features
+from trainer.subclasses.table import PICTURE, TABLE
 from trainer.trained import best_model, last_beside_best, last_model, load_network
-from utils.checkpoint import fingerprint
-from utils.commands import command
 from utils.config import USRN, Config
 from utils.distributed import barrier, failing_together, is_main, restarts
 from utils.errors import UsageError
 from utils.files import sweep
+from utils.fingerprint import sha256
 from utils.lock import sole_use
 from utils.logger import log, start_log
 from utils.stop import Stopped
@@ -97,16 +97,16 @@ def run_stage(name: str, config: Config, options: Options, device: torch.device)
 
 def train(config: Config, options: Options, device: torch.device) -> None:
     """Stages 1 and 4."""
-    record = Record(config, "train")
-    source = subclass_source(config)
-    if record.is_done(source, config.run_dir / "best_model.pth", options.force and not restarts()):
+    data = open_data(config)
+    parts = parts_of_training(config)
+    refuse_other_data(data, parts)
+    record = Record(config.run_dir, "train", training_inputs(config, data))
+    model = config.run_dir / BEST
+    if record.is_done(config, [model], options.force and not restarts()):
         return
     own = config.experim_name.removesuffix("_usrn")
     if config.name == USRN and config.baseline_dir.name.removesuffix("_baseline") != own:
         log.warning(f"label_subcls: {config.subclass_dir} holds the subclass maps of another run than {own}")
-    data = open_data(config)
-    parts = parts_of_training(config)
-    refuse_other_data(data, parts)
     refuse_leaks(data, parts)
     refuse_void_masks(data, "labelled")
     if config.name == USRN:
@@ -114,7 +114,9 @@ def train(config: Config, options: Options, device: torch.device) -> None:
     if config.trainer.val:
         refuse_void_masks(data, "validation")
     # Held by nobody once the trainer has taken what it needs: it is as large as the network and its momentum.
-    trainer = Trainer(config, data, device, checkpoint_to_go_on_from(config, options.resume, options.force))
+    trainer = Trainer(
+        config, data, device, checkpoint_to_go_on_from(config, record.made_from, options.resume, options.force)
+    )
     record.undo()
     resumed_at = trainer.iteration
     try:
@@ -125,50 +127,55 @@ def train(config: Config, options: Options, device: torch.device) -> None:
             "with --resume auto goes on from there"
         )
         raise
-    record.done(source, resumed_at=resumed_at)
-    model = config.run_dir / "best_model.pth"
+    made = record.how_made(config, resumed_at=resumed_at)
+    _report(config, data, evaluated=False, made={"train": made})
+    record.done(config, [model], made)
     log.info(f"trained without validation; {model}" if best is None else f"best val mIoU {percent(best)}; {model}")
-    _report(config, data, evaluated=False)
 
 
 def save_feature(config: Config, options: Options, device: torch.device) -> None:
     """Stage 2."""
-    _refuse_to_write_elsewhere(config)
+    _refuse_usrn(config)
     path = best_model(config, options.resume)
-    record, source = Record(config, "save_feature"), fingerprint(path)
-    if record.is_done(source, features_dir(config), options.force):
-        return
     data = open_data(config)
     refuse_other_data(data, ["labelled"])
+    record = Record(config.run_dir, "save_feature", data.fingerprints("labelled"), sha256(path))
+    features = [features_dir(config) / f"{sample.id}.npy" for sample in data.labelled]
+    if record.is_done(config, features, options.force):
+        return
     network = load_network(config, data, path, device)
     record.undo()
     count = save_features(config, data, network, device)
-    record.done(source)
+    record.done(config, features, record.how_made(config))
     log.info(f"features of {count} images; {features_dir(config)}")
 
 
 def clustering(config: Config, options: Options, device: torch.device) -> None:
     """Stage 3."""
-    _refuse_to_write_elsewhere(config)
+    _refuse_usrn(config)
     from trainer.subclasses.make import make_subclasses  # scikit-learn and matplotlib take seconds to import
 
-    record = Record(config, f"clustering by {config.clustering_algorithm}")
-    source = Record(config, "save_feature").source
-    if record.is_done(source, config.subclass_dir / TABLE, options.force):
-        return
     data = open_data(config)
     refuse_other_data(data, ["labelled"])
+    features = Record(config.run_dir, "save_feature", data.fingerprints("labelled"))
+    source = features.entry["source"] if features.entry else ""
+    record = Record(config.run_dir, f"clustering by {config.clustering_algorithm}", features.made_from, source)
+    maps = [config.subclass_dir / sample.label.name for sample in data.labelled]
+    outputs = [*maps, config.subclass_dir / TABLE, config.subclass_dir / PICTURE]
+    if record.is_done(config, outputs, options.force):
+        return
+    features.refuse_stale(f"Run stage 2 again: {features_command(config)} --force")
     record.undo()
     table = make_subclasses(config, data, device, checkpoint=source)
-    record.done(source)
+    record.done(config, outputs, record.how_made(config))
     log.info(f"{table.n_subclasses} subclasses of {len(table.classes)} classes; {config.subclass_dir}")
 
 
-def _refuse_to_write_elsewhere(config: Config) -> None:
-    if config.name == USRN and config.label_subcls is not None:
+def _refuse_usrn(config: Config) -> None:
+    if config.name == USRN:
         raise UsageError(
-            f"label_subcls: this configuration reads {config.label_subcls}; stages 2 and 3 write to the baseline's own "
-            "folder alone. Give them the baseline's configuration."
+            f"{config.experim_name}: is a USRN run; stages 2 and 3 are its baseline's, whose features and maps they "
+            f"would replace. Give them the configuration of the run in {config.baseline_dir}."
         )
 
 
@@ -179,11 +186,16 @@ def test(config: Config, options: Options, device: torch.device) -> None:
     """
     path = last_model(config) if options.which == "last" else best_model(config, options.resume)
     last = None if options.resume or options.which else last_beside_best(config)
-    record, source = Record(config, "test"), "".join(fingerprint(file) for file in (path, last) if file)
-    results = config.run_dir / "results.json"
     data, network = open_data(config), None
-    if not record.is_done(source, results, options.force):
-        refuse_other_data(data, ["validation"])
+    refuse_other_data(data, ["validation"])
+    record = Record(
+        config.run_dir, "test", data.fingerprints("validation"), "".join(map(sha256, filter(None, (path, last))))
+    )
+    results = config.run_dir / "results.json"
+    predictions = [config.run_dir / PREDICTIONS / f"{sample.id}.png" for sample in data.validation]
+    outputs = [results, *(config.run_dir / name for name in (IMAGE_SCORES, IMAGE_COUNTS)), *predictions]
+    is_done = record.is_done(config, outputs, options.force)
+    if not is_done:
         refuse_void_masks(data, "validation")
         network = load_network(config, data, path, device)
         record.undo()
@@ -194,25 +206,25 @@ def test(config: Config, options: Options, device: torch.device) -> None:
             del found["last"]["confusion"]
         if is_main():
             save_results(results, found)
-        record.done(source)
     if is_main():
         saved = read_results(results)
         log.info("\n" + scores_table(tuple(saved["iou"]), {config.experim_name: column(saved)}))
         log.info("\n".join(summary_lines(saved)))
-        log.info(f"predictions: {config.run_dir / 'preds'}")
-    _report(config, data, network=network, device=device)
+        log.info(f"predictions: {config.run_dir / PREDICTIONS}")
+    made = record.how_made(config)
+    _report(config, data, network=network, device=device, made={} if is_done else {"test": made})
+    if not is_done:
+        record.done(config, outputs, made)
 
 
 def summary(config: Config, options: Options, device: torch.device) -> None:
     """The end of a run: the baseline's scores beside USRN's, and where everything is."""
     runs = {"baseline": config.baseline_dir, "USRN": config.run_dir}
+    data = open_data(config)
     for run_dir in runs.values():
         if not (run_dir / "results.json").is_file():
-            raise UsageError(
-                f"{run_dir / 'results.json'}: is missing. Evaluate that run first: "
-                + command("--test True", run_dir, config)
-            )
-    data = open_data(config)
+            raise UsageError(f"{run_dir / 'results.json'}: is missing. {evaluate_again(run_dir)}")
+        Record(run_dir, "test", data.fingerprints("validation")).refuse_stale(evaluate_again(run_dir))
     picture = config.run_dir / "comparison.png"
     save_comparison(picture, data, runs)
     columns = {}
@@ -231,7 +243,7 @@ def summary(config: Config, options: Options, device: torch.device) -> None:
 
 
 def _report(config: Config, data: SegmentationData, **more) -> None:
-    """Write the run's page; where that fails, the stage stays done."""
+    """Write the run's page; where that fails, the stage is done all the same."""
     if not is_main():
         return
     try:

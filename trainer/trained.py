@@ -7,7 +7,7 @@ from torch import nn
 
 from dataloaders import SegmentationData
 from trainer.loop.assembly import make_network
-from trainer.loop.resume import NEWEST, Origin
+from trainer.loop.resume import BEST, NEWEST, Origin, is_lost
 from trainer.record import Record
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.commands import command
@@ -38,13 +38,18 @@ def best_model(config: Config, resume: str | None) -> Path:
     Raises
     ------
     UsageError
-        There is none, or the run is not done.
+        There is none, it is cut off, or the run is not done.
     """
-    path = Path(resume) if resume and resume != "auto" else config.run_dir / "best_model.pth"
+    path = Path(resume) if resume and resume != "auto" else config.run_dir / BEST
     if not path.is_file():
         raise UsageError(
             f"{path}: there is no such checkpoint. Train the run first "
             f"(python3 main.py {config.arguments}), or name another with --resume."
+        )
+    if path == config.run_dir / BEST and is_lost(path):
+        raise UsageError(
+            f"{path}: is cut off or damaged. Put the whole file back, or let the training write it again: python3 "
+            f"main.py --resume auto {config.arguments}"
         )
     if not resume and _is_unfinished(config):
         raise UsageError(
@@ -80,7 +85,7 @@ def last_beside_best(config: Config) -> Path | None:
 
 def _is_unfinished(config: Config) -> bool:
     newest = config.run_dir / NEWEST
-    if Record(config, "train").is_there or not newest.is_file():
+    if Record(config.run_dir, "train").entry is not None or not newest.is_file():
         return False
     state = Origin.read(newest).state
     return state is not None and not state["finished"]

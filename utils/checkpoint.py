@@ -5,7 +5,6 @@ each side reads the other's files. ``classes``, ``colours`` and ``value_range`` 
 itself) and ``resume`` are ours alone.
 """
 
-import hashlib
 import math
 import re
 import zipfile
@@ -250,13 +249,3 @@ def why_unusable(value: Tensor, dtype: torch.dtype) -> str | None:
     if value.is_complex() or value.is_floating_point() != dtype.is_floating_point:
         return f"is of type {str(value.dtype).removeprefix('torch.')} in place of {str(dtype).removeprefix('torch.')}"
     return None if value.to(dtype).isfinite().all() else "holds values that are not finite"
-
-
-def fingerprint(path: Path) -> str:
-    """SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else hashlib.sha256(file.read()).hexdigest()
-        )

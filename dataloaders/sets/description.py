@@ -12,6 +12,7 @@ import numpy as np
 from dataloaders.images import ValueRange, read_image
 from dataloaders.reading import read_mask
 from utils.errors import UsageError, some
+from utils.fingerprint import digest, fingerprint
 from utils.inputs import plain_text, read_plain
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -99,6 +100,26 @@ class SegmentationData:
     def counts(self, parts: Sequence[str]) -> str:
         """``8 labelled, 5 validation images``."""
         return ", ".join(f"{len(getattr(self, part)):,} {part}" for part in parts) + " images"
+
+    def fingerprints(self, *splits: str) -> dict[str, str]:
+        """Fingerprints of the classes and of ``splits`` ("labelled", …), by what messages call them.
+
+        Another one means that files, ids or their order have changed; a copy in another place has the same. Files are
+        looked at once (``utils.fingerprint``).
+        """
+        for split in splits:
+            name = f"the {split} images or masks"
+            if name not in self._fingerprints:
+                files = [(sample.id, sample.image, sample.label) for sample in getattr(self, split)]
+                self._fingerprints[name] = digest(
+                    [[id_, fingerprint(image), label and fingerprint(label)] for id_, image, label in files]
+                )
+        wanted = {"the classes", *(f"the {split} images or masks" for split in splits)}
+        return {name: value for name, value in self._fingerprints.items() if name in wanted}
+
+    @cached_property
+    def _fingerprints(self) -> dict[str, str]:
+        return {"the classes": digest([self.classes, self.palette.tolist(), self.ignore_index])}
 
     def read_mask(self, path: Path) -> np.ndarray:
         """A class mask of this data set as int16 (H, W), ``IGNORE`` where a pixel has no class.

@@ -69,12 +69,16 @@ def test_all_stages_run_on_dirty_data_with_an_absent_class_and_few_labels(dirty,
     assert (usrn.run_dir / "comparison.png").is_file()
 
 
-def test_stages_that_write_refuse_a_configuration_that_reads_elsewhere(dirty, tmp_path):
-    usrn = dirty[1][1].model_copy(update={"label_subcls": str(tmp_path / "elsewhere" / "maps")})
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_stages_2_and_3_refuse_a_usrn_configuration(dirty, tmp_path, elsewhere):
+    usrn = dirty[1][1]
+    if elsewhere:
+        usrn = usrn.model_copy(update={"label_subcls": str(tmp_path / "elsewhere" / "maps")})
     for stage in (save_feature, clustering):
-        with pytest.raises(UsageError, match="label_subcls"):
+        with pytest.raises(UsageError, match="tiny_usrn: is a USRN run; stages 2 and 3 are its baseline's") as error:
             stage(usrn, Options(), CPU)
-    assert not (tmp_path / "elsewhere").exists()
+        assert str(usrn.baseline_dir) in str(error.value)
+    assert not usrn.baseline_dir.exists()
 
 
 def test_run_without_a_valid_validation_pixel_is_refused_before_it_trains_or_evaluates(dirty):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from utils.checkpoint import fingerprint, load_checkpoint, load_weights, save_checkpoint
+from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from utils.errors import NotFiniteError, UsageError
 from utils.files import write_atomically
 
@@ -224,8 +224,3 @@ def test_write_replaces_the_old_file_only_when_it_is_whole(tmp_path):
     write_atomically(path, write)
     assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_fingerprint_is_the_sha256_of_the_contents(tmp_path):
-    (tmp_path / "file").write_bytes(b"abc")
-    assert fingerprint(tmp_path / "file").startswith("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")

@@ -30,12 +30,18 @@ class Made(TypedDict):
 
 
 class Stage(TypedDict):
-    """A stage's entry in ``stages.json``: what it was made from, with which configuration, and how."""
+    """A stage's entry in ``stages.json``: what it was made from, with which configuration, how, and what it wrote.
+
+    ``source`` is the SHA-256 of the checkpoint that it used; ``made_from`` and ``outputs`` are fingerprints
+    (``utils.fingerprint``) by part of the data and by file.
+    """
 
     __pydantic_config__ = _TYPES
     source: str
     config: dict[str, Any]
     made: Made
+    made_from: NotRequired[dict[str, str]]
+    outputs: NotRequired[dict[str, str]]
 
 
 class LastModel(TypedDict):

@@ -1,21 +1,28 @@
 """Where a run goes on: which checkpoint, and whether it is one of this run."""
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError
 from torch import Tensor
 
-from trainer.subclasses.table import TABLE
-from utils.checkpoint import fingerprint, load_checkpoint
+from dataloaders import SegmentationData, parts_of_training
+from trainer.loop.assembly import load_momentum
+from trainer.loop.tally import Tally
+from trainer.subclasses.table import maps_fingerprint, read_subclass_table, refuse_other_maps
+from utils.checkpoint import load_checkpoint
 from utils.config import USRN, Config, differing_keys
 from utils.distributed import restarts
 from utils.errors import UsageError, some
+from utils.fingerprint import changed, digest
 from utils.inputs import first_problem
 from utils.logger import log
+from utils.schedule import Schedule
 
-NEWEST, PREVIOUS = "checkpoint.pth", "checkpoint_previous.pth"
+BEST, NEWEST, PREVIOUS = "best_model.pth", "checkpoint.pth", "checkpoint_previous.pth"
 
 
 class Origin(NamedTuple):
@@ -58,31 +65,43 @@ class _State(BaseModel):
     pseudo_labels: Tensor
     running: dict[str, Tensor]
     config: Json[dict[str, Any]]
-    subclasses: str
+    made_from: dict[str, str] = {}
 
 
-def subclass_source(config: Config) -> str:
-    """Fingerprint of the table of the subclass maps that a run trains on; "" where it trains on none."""
-    table = config.subclass_dir / TABLE
-    return fingerprint(table) if config.name == USRN and table.is_file() else ""
+def training_inputs(config: Config, data: SegmentationData) -> dict[str, str]:
+    """Fingerprints of what a run trains on, by what messages call it.
+
+    Raises
+    ------
+    UsageError
+        The subclass maps of a USRN are missing, or not of this data.
+    """
+    inputs = data.fingerprints(*parts_of_training(config))
+    if config.name == USRN:
+        table = read_subclass_table(config, data)
+        maps = maps_fingerprint(config.subclass_dir, data)
+        refuse_other_maps(config, table, maps, data)
+        inputs["the subclass maps"] = digest([table.counts, maps])
+    return inputs
 
 
-def identity(config: Config) -> dict[str, str]:
-    """What a checkpoint says of its run: the configuration, and which subclass maps it trains on."""
-    return {"config": json.dumps(config.model_dump()), "subclasses": subclass_source(config)}
+def identity(config: Config, inputs: dict[str, str]) -> dict[str, Any]:
+    """What a checkpoint says of its run: the configuration, and what it trains on."""
+    return {"config": json.dumps(config.model_dump()), "made_from": inputs}
 
 
-def differences(state: dict, config: Config) -> list[str]:
-    """In what a checkpoint's run (its ``resume``) differs from that of ``config`` so that results may."""
-    found = differing_keys(json.loads(state["config"]), config)
-    return found if state["subclasses"] == subclass_source(config) else [*found, "the subclass maps"]
+def differences(state: dict, config: Config, inputs: dict[str, str]) -> list[str]:
+    """In what a checkpoint's run (its ``resume``) differs from one of ``config`` and ``inputs`` so that results may."""
+    return differing_keys(json.loads(state["config"]), config) + changed(state.get("made_from", {}), inputs)
 
 
-def checkpoint_to_go_on_from(config: Config, resume: str | None, force: bool) -> Origin | None:
+def checkpoint_to_go_on_from(config: Config, inputs: dict[str, str], resume: str | None, force: bool) -> Origin | None:
     """The checkpoint that a run starts from; None for a run from the beginning.
 
     Parameters
     ----------
+    inputs
+        What the run trains on: :func:`training_inputs`.
     resume
         A file; "auto", the newest good one of this run; or None. A run that torchrun has started again after a
         failure goes on from its own newest, whatever is given.
@@ -102,18 +121,16 @@ def checkpoint_to_go_on_from(config: Config, resume: str | None, force: bool) ->
         state = origin.state
         if state is not None and not state["finished"] and not force:
             advice = "Go on all the same with --force, or start a new run from the weights of a best_model.pth."
-            _refuse_if_differing(origin.path, state, config, advice)
+            _refuse_if_differing(origin.path, state, config, inputs, advice)
         return origin
     origin = None if force else _newest_good(config)
     state = origin.state if origin is not None else None
-    if state is None or (resume is None and state["finished"]):
+    if state is None:
         return None
     path = origin.path
-    if state["subclasses"] != subclass_source(config):
-        log.warning(f"{path}: was trained on subclass maps that have been made anew since; starting over")
-        return None
-    _refuse_if_differing(path, state, config, "Give this run another experim_name, or start it over with --force.")
-    if resume is None:
+    advice = "Give this run another experim_name, or start it over with --force."
+    _refuse_if_differing(path, state, config, inputs, advice)
+    if resume is None and not state["finished"]:
         raise UsageError(
             f"{path}: an unfinished run is here, at iteration {state['iteration']}. Go on with --resume auto, or "
             "start it over with --force."
@@ -121,8 +138,54 @@ def checkpoint_to_go_on_from(config: Config, resume: str | None, force: bool) ->
     return origin
 
 
-def _refuse_if_differing(path: Path, state: dict, config: Config, advice: str) -> None:
-    differing = differences(state, config)
+def check_position(path: Path, state: dict, schedule: Schedule) -> None:
+    """Refuse a checkpoint whose place (its ``resume``) is none of the schedule's."""
+    at, done, per_epoch = state["iteration"], state["epochs_done"], schedule.iterations_per_epoch
+    if at > schedule.iterations:
+        raise UsageError(f"{path}: is at iteration {at}, beyond the {schedule.iterations} of this configuration.")
+    if not 0 <= at - done * per_epoch <= per_epoch:
+        raise UsageError(
+            f"{path}: is at iteration {at} after {done} epochs; an epoch of this run has {per_epoch} iterations. Start "
+            "the run over: --force without --resume."
+        )
+
+
+def load_state(path: Path, state: dict, optimizer: torch.optim.SGD, scaler: torch.amp.GradScaler, tally: Tally) -> None:
+    """Put what a checkpoint's ``resume`` holds beside its place into optimiser, scaler and tally."""
+    try:
+        load_momentum(optimizer, state["optimizer"])
+        if state["scaler"]:
+            scaler.load_state_dict(state["scaler"])
+        tally.load(state)
+    except (ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:  # of another kind or shape
+        raise UsageError(
+            f"{path}: what it says of its run is damaged, or of another network ({error}). Take another checkpoint."
+        ) from None
+
+
+def is_lost(model: Path) -> bool:
+    """Whether a ``best_model.pth`` is gone or cut off: the end of the file says where everything in it is."""
+    return not zipfile.is_zipfile(model)
+
+
+def forget_best_model(model: Path, checkpoint: Path, finished: bool) -> None:
+    """Say that a best model is lost whose weights are not those of the checkpoint.
+
+    Raises
+    ------
+    UsageError
+        The run is finished, so that no better one comes.
+    """
+    if finished:
+        raise UsageError(
+            f"{model}: is gone or damaged, and the weights of {checkpoint} are later ones. Put the file back, or train "
+            "the run again with --force."
+        )
+    log.warning(f"{model}: is gone or damaged; the best model is the best one from here on")
+
+
+def _refuse_if_differing(path: Path, state: dict, config: Config, inputs: dict[str, str], advice: str) -> None:
+    differing = differences(state, config, inputs)
     if differing:
         raise UsageError(f"{path}: is of a run that differs in {some(differing, separator='; ')}. {advice}")
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,11 +12,12 @@ from dataloaders import parts_of_training
 from dataloaders.sets.description import SegmentationData
 from models.execution import autocast, choose_precision, compile_forward
 from trainer.evaluation.evaluate import evaluate, percent
-from trainer.loop.assembly import distribute, load_imagenet, load_momentum, make_network, make_optimizer, make_step
+from trainer.loop import resume
+from trainer.loop.assembly import distribute, load_imagenet, make_network, make_optimizer, make_step
 from trainer.loop.batches import TrainingBatches
 from trainer.loop.board import Board
 from trainer.loop.guard import StepGuard
-from trainer.loop.resume import NEWEST, PREVIOUS, Origin, differences, identity
+from trainer.loop.resume import Origin
 from trainer.loop.tally import Tally
 from trainer.prediction.protocol import Protocol
 from trainer.prediction.whole_image import whole_image_loader
@@ -51,6 +53,7 @@ class Trainer:
         self.best: float | None = None  # mean IoU of best_model.pth
         self.not_improved = 0
         self.tally = Tally(self.n_classes, device)
+        self.inputs = resume.training_inputs(config, data)
 
         subclasses = None if config.name == BASELINE else read_subclass_table(config, data)
         torch.manual_seed(config.random_seed)
@@ -96,16 +99,15 @@ class Trainer:
         schedule, settings = self.schedule, self.config.trainer
         self._describe()
         if is_main() and self.iteration == 0:  # what is there is of an earlier run: nothing may go on from it
-            for name in (NEWEST, PREVIOUS):
+            for name in (resume.NEWEST, resume.PREVIOUS):
                 (self.config.run_dir / name).unlink(missing_ok=True)
         self._saved_at = time.monotonic()
         batches = iter(self.batches)
         bar = progress(total=schedule.iterations, initial=self.iteration, desc=self.config.experim_name, unit="it")
         with bar, self.stop:
             while self.epochs_done < schedule.epochs and not self.finished:
-                epoch = self.epochs_done
+                epoch, validate = self.epochs_done, self._is_validated(self.epochs_done)
                 last = epoch + 1 == schedule.epochs
-                validate = settings.val and (last or (epoch + 1) % settings.val_per_epochs == 0)
                 pictures = validate and self.board.pictures_due(self.config, schedule, epoch)
                 self._train_epoch(epoch, batches, bar, pictures)
                 if validate:
@@ -113,7 +115,7 @@ class Trainer:
                 else:
                     self.tally.end_epoch()
                     if last:
-                        self._save_model("best_model.pth")
+                        self._save_best_model(epoch + 1)
                 early = self.not_improved > schedule.early_stop
                 self.epochs_done, self.finished = epoch + 1, last or early
                 self.tally.begin_epoch()
@@ -125,6 +127,11 @@ class Trainer:
         self.batches.log_bad(at_end=True)
         barrier()
         return self.best
+
+    def _is_validated(self, epoch: int) -> bool:
+        """Whether a validation follows on an epoch."""
+        due = epoch + 1 == self.schedule.epochs or (epoch + 1) % self.config.trainer.val_per_epochs == 0
+        return self.config.trainer.val and due
 
     def _train_epoch(self, epoch: int, batches: Iterator[dict[str, Tensor]], bar: tqdm, pictures: bool) -> None:
         """The iterations of an epoch that are still to do."""
@@ -211,13 +218,13 @@ class Trainer:
         self.not_improved = 0 if better else self.not_improved + 1
         if better:
             self.best = result.mean_iou
-            self._save_model("best_model.pth")
+            self._save_best_model(epoch + 1)
         self.board.validation(self.iteration, epoch, result, train_scores, *self.tally.take_shares())
 
-    def _save_model(self, name: str) -> None:
+    def _save_best_model(self, epoch: int) -> None:
         """Write the network alone, which is what evaluation and prediction need."""
         if is_main():
-            self._write(name, self.epochs_done + 1)
+            self._write(resume.BEST, epoch)
 
     def _save(self) -> None:
         """Write the checkpoint from which the run goes on exactly; the one before it is kept.
@@ -229,7 +236,7 @@ class Trainer:
         self.board.flush()
         if not is_main():
             return
-        resume = {
+        state = {
             "iteration": self.iteration,
             "epochs_done": self.epochs_done,
             "finished": self.finished,
@@ -238,9 +245,9 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             **counts,
-            **identity(self.config),
+            **resume.identity(self.config, self.inputs),
         }
-        self._write(NEWEST, self.epochs_done, resume=resume, keep=self.config.run_dir / PREVIOUS)
+        self._write(resume.NEWEST, self.epochs_done, resume=state, keep=self.config.run_dir / resume.PREVIOUS)
 
     def _write(self, name: str, epoch: int, **more) -> None:
         save_checkpoint(
@@ -258,31 +265,31 @@ class Trainer:
         path, checkpoint = origin
         load_weights(self.network, checkpoint["state_dict"], path)
         state = origin.state
-        if state is None or (state["finished"] and differences(state, self.config)):
+        if state is None or (state["finished"] and resume.differences(state, self.config, self.inputs)):
             why = "holds weights without optimiser and position" if state is None else "is the end of another run"
             log.info(f"{path}: {why}; a new run starts from its weights, at iteration 0 with the whole learning rate")
             return
-        if state["iteration"] > self.schedule.iterations:
-            raise UsageError(f"{path}: is at iteration {state['iteration']}, beyond the {self.schedule.iterations} of "
-                             "this configuration.")  # fmt: skip
-        at, done, per_epoch = state["iteration"], state["epochs_done"], self.schedule.iterations_per_epoch
-        if not 0 <= at - done * per_epoch <= per_epoch:
-            raise UsageError(f"{path}: is at iteration {at} after {done} epochs; an epoch of this run has {per_epoch} "
-                             "iterations. Start the run over: --force without --resume.")  # fmt: skip
-        try:
-            load_momentum(self.optimizer, state["optimizer"])
-            if state["scaler"]:
-                self.scaler.load_state_dict(state["scaler"])
-            self.tally.load(state)
-        except (ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:  # of another kind or shape
-            raise UsageError(
-                f"{path}: what it says of its run is damaged, or of another network ({error}). Take another checkpoint."
-            ) from None
+        resume.check_position(path, state, self.schedule)
+        resume.load_state(path, state, self.optimizer, self.scaler, self.tally)
         for name in ("iteration", "epochs_done", "finished", "not_improved"):
             setattr(self, name, state[name])
         best = state["best"] if "best" in state else float(checkpoint["monitor_best"])  # files of before have a share
         self.best = None if best is None or best < 0 else best
         log.info(f"{path}: {'is finished' if self.finished else f'going on at iteration {self.iteration}'}")
+        if (self.best is not None or self.finished) and resume.is_lost(self.config.run_dir / resume.BEST):
+            self._replace_best_model(path)
+
+    def _replace_best_model(self, checkpoint: Path) -> None:
+        """Write ``best_model.pth`` where the best weights are those of ``checkpoint``, or else forget that it was."""
+        at_end_of_epoch = self.iteration == self.epochs_done * self.schedule.iterations_per_epoch
+        was_chosen = self._is_validated(self.epochs_done - 1) or (self.finished and not self.config.trainer.val)
+        model = self.config.run_dir / resume.BEST
+        if at_end_of_epoch and was_chosen and self.not_improved == 0:
+            log.warning(f"{model}: is gone or damaged; it is written again from {checkpoint}")
+            self._save_best_model(self.epochs_done)
+        else:
+            resume.forget_best_model(model, checkpoint, self.finished)
+            self.best, self.not_improved = None, 0
 
     def _describe(self) -> None:
         schedule, parameters = self.schedule, sum(p.numel() for p in self.network.parameters())

@@ -135,7 +135,7 @@ class _Rehearsal:
             classes = self.data.read_mask(sample.label)
             values = np.where(classes == IGNORE, np.iinfo(kind).max, first[classes]).astype(kind)
             Image.fromarray(values).save(self.folder / sample.label.name, "PNG")
-        (self.folder / TABLE).write_text(json.dumps(asdict(table)))
+        (self.folder / TABLE).write_text(json.dumps(asdict(replace(table, made_from={}, maps=""))))
 
     def trainer(self, *, unsupervised: bool, batch: int | None = None, crop: int | None = None) -> Trainer:
         """A trainer with or without the unsupervised losses; ``batch`` and ``crop`` make it smaller."""

@@ -72,7 +72,7 @@ class Run:
         """Whether it is trained and evaluated with this configuration."""
         stages = ("train", "test")
         return (self.config.run_dir / "results.json").is_file() and all(
-            Record(self.config, stage).is_of_this_configuration for stage in stages
+            Record(self.config.run_dir, stage).is_of(self.config) for stage in stages
         )
 
 

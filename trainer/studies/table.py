@@ -38,7 +38,7 @@ def collect(path: Path, study: Study, runs: dict[int, dict[str, Run]], seconds: 
         for seed, run in complete.items():
             results = read_results(run.config.run_dir / "results.json")
             counts[name][seed] = read_image_counts(run.config.run_dir / IMAGE_COUNTS)
-            made = Record(run.config, "train").made
+            made = Record(run.config.run_dir, "train").made
             contents["variants"][name]["seeds"][str(seed)] = {
                 "mean_iou": results["mean_iou"],
                 "iou": results["iou"],

@@ -9,7 +9,7 @@ import json
 import shutil
 import time
 import zipfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from trainer.subclasses.counts import fillable_counts, subclass_counts
 from trainer.subclasses.features import features_dir
 from trainer.subclasses.picture import save_subclass_picture
 from trainer.subclasses.samples import ClassSamples, ImageSamples
-from trainer.subclasses.table import FINISHED_CLASSES, PICTURE, TABLE, SubclassTable
+from trainer.subclasses.table import FINISHED_CLASSES, PICTURE, TABLE, SubclassTable, maps_fingerprint
 from utils.config import Config
 from utils.distributed import all_sum, barrier, failing_together, gather, is_main, rank, share
 from utils.errors import some
@@ -83,9 +83,10 @@ def make_subclasses(
         source=str(features_dir(config)),
         checkpoint=checkpoint,
         wanted={name: asked for name, asked, count in zip(data.classes, wanted, counts, strict=True) if asked != count},
+        made_from=data.fingerprints("labelled"),
         seconds=round(time.monotonic() - started, 2),
     )
-    _write(config.subclass_dir, table, images)
+    table = _write(config.subclass_dir, table, images, data)
     finished.clear()
     return table
 
@@ -111,19 +112,24 @@ def _cluster(
     return estimator.labels_, estimator.inertia_
 
 
-def _write(folder: Path, table: SubclassTable, images: list[ImageSamples]) -> None:
-    """Maps by every process; then, by the first one, the picture and the table: with it there, all is complete."""
+def _write(folder: Path, table: SubclassTable, images: list[ImageSamples], data: SegmentationData) -> SubclassTable:
+    """Maps by every process; then, by the first one, the picture and the table: with it there, all is complete.
+
+    Returned is the table with the fingerprint of the maps.
+    """
     if is_main():
         (folder / TABLE).unlink(missing_ok=True)
     barrier()
     for image in images:
         image.save_map(folder, table.n_subclasses)
     barrier()
+    table = replace(table, maps=maps_fingerprint(folder, data))
     if is_main():
         save_subclass_picture(folder / PICTURE, table)
         text = json.dumps(asdict(table), indent=1)
         write_whole(folder / TABLE, text)
     barrier()
+    return table
 
 
 class _FinishedClasses:

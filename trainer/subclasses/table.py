@@ -2,17 +2,20 @@
 
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from pathlib import Path
 from typing import Annotated
 
 import torch
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter
 
 from dataloaders.sets.description import SegmentationData
+from dataloaders.streams import subclass_map_path
 from trainer.subclasses.counts import MAX_SUBCLASSES, paper_counts
 from trainer.subclasses.originals import counts_of_originals
 from utils.commands import command
 from utils.config import Config
 from utils.errors import UsageError
+from utils.fingerprint import changed, digest, fingerprint
 from utils.inputs import read_json
 
 TABLE, PICTURE = "subclasses.json", "subclasses.png"
@@ -45,6 +48,10 @@ class SubclassTable:
         SHA-256 of the checkpoint that the features were made with; "" where it is not known.
     wanted
         K_c that was asked for, of the classes that have too few samples to fill it.
+    made_from
+        Fingerprints of the classes and of the labelled images and masks.
+    maps
+        Fingerprint of the maps.
     seconds
         How long it took, from the last interruption on where there was one.
     """
@@ -60,6 +67,8 @@ class SubclassTable:
     source: str
     checkpoint: str = ""
     wanted: dict[str, int] = field(default_factory=dict)
+    made_from: dict[str, str] = field(default_factory=dict)
+    maps: str = ""
     seconds: float = field(default=0.0, compare=False)
 
     @property
@@ -107,7 +116,26 @@ def read_subclass_table(config: Config, data: SegmentationData) -> SubclassTable
     if paper_counts(config) is not None and not unfinished and any(folder.glob("*.png")):
         counts = list(counts_of_originals(config, data))
         return SubclassTable(list(data.classes), counts, [], [], "balanced_kmeans", -1, "the original's maps")
-    raise UsageError(
-        f"{path}: the subclass maps of stage 3 are missing. Run it first: "
-        + command("--clustering True", config.baseline_dir, config)
-    )
+    raise UsageError(f"{path}: the subclass maps of stage 3 are missing. Run it first: {clustering_command(config)}")
+
+
+def maps_fingerprint(folder: Path, data: SegmentationData) -> str:
+    """What the subclass maps of the labelled images are, in ``folder``."""
+    return digest([fingerprint(subclass_map_path(folder, sample)) for sample in data.labelled])
+
+
+def refuse_other_maps(config: Config, table: SubclassTable, maps: str, data: SegmentationData) -> None:
+    """Refuse a table that is not of the labelled images and masks, or not of the ``maps`` (their fingerprint)."""
+    other = changed(table.made_from, data.fingerprints("labelled"))
+    if table.maps not in ("", maps):
+        other.append("the maps beside it")
+    if other:
+        raise UsageError(
+            f"{config.subclass_dir / TABLE}: is not of what is there now: {' and '.join(other)} changed since. Put "
+            f"back what was there, or run stages 2 and 3 again: {clustering_command(config)} --force"
+        )
+
+
+def clustering_command(config: Config) -> str:
+    """The command of stage 3, for messages."""
+    return command("--clustering True", config.baseline_dir, config)

@@ -55,7 +55,7 @@ def test_checkpoint_as_it_is_goes_on(run, tmp_path):
         (("confusion",), [1]),
         (("running",), {"Ls": 1.0}),
         (("config",), "no JSON"),
-        (("subclasses",), 3),
+        (("made_from",), 3),
     ],
 )
 def test_entry_of_another_type_is_named(run, tmp_path, place, value):

@@ -1,15 +1,18 @@
 """Runs that are killed, whose files are damaged or do not fit on the disk, and runs of another configuration."""
 
+import json
 import random
+import shutil
 import subprocess
 import zipfile
 
 import pytest
 import torch
 
+from dataloaders import open_data
 from tests.conftest import write_tiny_configs
 from tests.trainer.runs import history, prepare_subclasses, train_apart, weights
-from trainer.loop.resume import checkpoint_to_go_on_from
+from trainer.loop.resume import checkpoint_to_go_on_from, training_inputs
 from utils.config_file import load_config
 from utils.errors import UsageError
 
@@ -27,6 +30,10 @@ def runs(demo_set, tmp_path_factory):
         assert train_apart(usrn, *SETTINGS, f"experim_name=whole{processes}_usrn", *maps(folder),
                            processes=processes) == []  # fmt: skip
     return folder, usrn
+
+
+def origin_of(config, resume, force):
+    return checkpoint_to_go_on_from(config, training_inputs(config, open_data(config)), resume, force)
 
 
 def maps(folder):
@@ -120,7 +127,7 @@ def test_disk_that_is_really_full_ends_the_run_with_the_last_checkpoint_whole(ti
     options = ("trainer.save_minutes=0", f"trainer.save_dir={tiny_disk}", f"trainer.log_dir={tmp_path}")
     (error,) = train_apart(tiny_configs[0], *options)
     assert "cannot be written (No space left on device)" in error
-    assert checkpoint_to_go_on_from(load_config(tiny_configs[0], options), "auto", False) is not None
+    assert origin_of(load_config(tiny_configs[0], options), "auto", False) is not None
     assert not list(tiny_disk.rglob(".*"))
 
 
@@ -137,38 +144,73 @@ def unfinished(runs):
 
 def test_run_of_another_configuration_is_refused_by_the_keys_that_matter(unfinished):
     path, config = unfinished
-    assert checkpoint_to_go_on_from(config("trainer.log_per_iter=1"), "auto", False).path == path
+    assert origin_of(config("trainer.log_per_iter=1"), "auto", False).path == path
     for resume in ("auto", str(path)):
         with pytest.raises(UsageError, match=r"differs in optimizer\.args\.lr: 0\.01 → 0\.5") as error:
-            checkpoint_to_go_on_from(config("optimizer.args.lr=0.5"), resume, False)
+            origin_of(config("optimizer.args.lr=0.5"), resume, False)
         assert "--force" in str(error.value)
 
 
 def test_force_goes_on_from_a_file_that_is_named_and_starts_over_otherwise(unfinished):
     path, config = unfinished
     other = config("optimizer.args.lr=0.5")
-    assert checkpoint_to_go_on_from(other, str(path), True).path == path
-    assert checkpoint_to_go_on_from(other, "auto", True) is None
-    assert checkpoint_to_go_on_from(other, None, True) is None
+    assert origin_of(other, str(path), True).path == path
+    assert origin_of(other, "auto", True) is None
+    assert origin_of(other, None, True) is None
 
 
 def test_unfinished_run_is_not_written_over_unasked(unfinished):
     _, config = unfinished
     with pytest.raises(UsageError, match="--resume auto, or start it over with --force"):
-        checkpoint_to_go_on_from(config(), None, False)
+        origin_of(config(), None, False)
 
 
 def test_run_that_torchrun_started_again_goes_on_whatever_was_said(unfinished, monkeypatch):
     path, config = unfinished
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     for resume, force in ((None, False), (None, True), ("auto", True)):
-        assert checkpoint_to_go_on_from(config(), resume, force).path == path
+        assert origin_of(config(), resume, force).path == path
 
 
-def test_run_on_subclass_maps_made_anew_starts_over(unfinished, tmp_path):
+@pytest.fixture
+def other_maps(unfinished, tmp_path):
+    """A copy of the folder of subclass maps, to change."""
+    _, config = unfinished
+    shutil.copytree(config().subclass_dir, tmp_path / "maps")
+    return tmp_path / "maps"
+
+
+def test_run_on_identical_subclass_maps_made_again_goes_on(unfinished, other_maps):
     path, config = unfinished
-    (tmp_path / "subclasses.json").write_text("{}")
-    other = config(f"label_subcls={tmp_path}")
-    assert checkpoint_to_go_on_from(other, "auto", False) is None
-    with pytest.raises(UsageError, match="differs in the subclass maps"):
-        checkpoint_to_go_on_from(other, str(path), False)
+    table = json.loads((other_maps / "subclasses.json").read_text())
+    (other_maps / "subclasses.json").write_text(json.dumps(table | {"seconds": 77.0, "checkpoint": "another"}))
+    assert origin_of(config(f"label_subcls={other_maps}"), "auto", False).path == path
+
+
+def test_run_on_other_subclass_maps_is_refused_unless_forced(unfinished, other_maps):
+    path, config = unfinished
+    table = json.loads((other_maps / "subclasses.json").read_text())
+    (other_maps / "subclasses.json").write_text(json.dumps(table | {"maps": ""}))
+    one, other, *_ = (file for file in sorted(other_maps.glob("*.png")) if file.name != "subclasses.png")
+    shutil.copy(one, other)
+    changed = config(f"label_subcls={other_maps}")
+    for resume in ("auto", str(path), None):
+        with pytest.raises(UsageError, match="differs in the subclass maps"):
+            origin_of(changed, resume, False)
+    assert origin_of(changed, str(path), True).path == path
+    assert origin_of(changed, "auto", True) is None
+
+
+def test_run_on_other_data_is_refused_by_what_changed_and_goes_on_over_a_copy(unfinished, demo_set, tmp_path):
+    path, config = unfinished
+    shutil.copytree(demo_set, tmp_path / "copy")  # with other times
+    copied = config(f"data_dir={tmp_path / 'copy'}")
+    assert origin_of(copied, "auto", False).path == path
+    masks = tmp_path / "copy" / "VOCdevkit" / "VOC2012" / "SegmentationClass"
+    shutil.copy(masks / "val_0001.png", masks / "val_0000.png")
+    with pytest.raises(
+        UsageError, match="differs in the validation images or masks. Give this run another experim_name"
+    ):
+        origin_of(copied, "auto", False)
+    with pytest.raises(UsageError, match="differs in the validation images or masks. Go on all the same with --force"):
+        origin_of(copied, str(path), False)

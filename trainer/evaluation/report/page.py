@@ -22,6 +22,7 @@ def write_report(
     data: SegmentationData,
     *,
     evaluated: bool = True,
+    made: dict[str, dict] | None = None,
     network: nn.Module | None = None,
     device: torch.device | None = None,
 ) -> Path:
@@ -31,10 +32,13 @@ def write_report(
     ----------
     evaluated
         False leaves out the results of ``--test``: those in the folder are an earlier network's.
+    made
+        By stage, how it was made, of those that ``stages.json`` does not name yet.
     network, device
         The network that was evaluated, for entropy maps; without it those in the folder are shown.
     """
     run = read_run(config.name, config.run_dir, data, evaluated=evaluated)
+    run.made |= made or {}
     baseline = None if config.name == BASELINE else read_run("baseline", config.baseline_dir, data)
     compared = baseline if baseline is not None and run.results and baseline.results else None
     groups = choose(run.images, compared.images if compared else {})

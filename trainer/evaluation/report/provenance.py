@@ -20,7 +20,7 @@ def facts(run: RunFiles, config: Config, data: SegmentationData) -> str:
     }
     stages = {"train": "training"} | ({"test": "evaluation"} if run.results else {})
     for stage, title in stages.items():
-        made = run.stages.get(stage, {}).get("made")
+        made = run.made.get(stage)
         if made is None:
             continue
         began, ended = (datetime.fromisoformat(made[key]) for key in ("began", "ended"))

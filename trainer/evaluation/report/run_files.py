@@ -7,7 +7,7 @@ from typing import Any
 from dataloaders.sets.description import SegmentationData
 from trainer.evaluation.image_scores import IMAGE_SCORES, read_image_scores
 from trainer.evaluation.report.charts import Curve
-from trainer.evaluation.run_json import Entry, Results, Stage, read_history, read_results, read_stages
+from trainer.evaluation.run_json import Entry, Made, Results, read_history, read_results, read_stages
 
 
 @dataclass
@@ -22,8 +22,8 @@ class RunFiles:
         ``images.csv``: score by image id.
     history
         ``history.jsonl``: entries of scalars and validations.
-    stages
-        ``stages.json``: how each stage was made.
+    made
+        From ``stages.json``: when and on what each stage was done.
     """
 
     name: str
@@ -31,7 +31,7 @@ class RunFiles:
     results: Results | dict[str, Any] = field(default_factory=dict)
     images: dict[str, float] = field(default_factory=dict)
     history: list[Entry] = field(default_factory=list)
-    stages: dict[str, Stage] = field(default_factory=dict)
+    made: dict[str, Made] = field(default_factory=dict)
 
     def curve(self, key: str, style: str, name: str | None = None) -> Curve:
         """The curve of a key of the history."""
@@ -48,7 +48,7 @@ def read_run(name: str, folder: Path, data: SegmentationData, *, evaluated: bool
     """Read a run; without ``evaluated``, or where the results are of other classes, its results are left out."""
     run = RunFiles(name, folder)
     run.history = read_history(folder / "history.jsonl")
-    run.stages = read_stages(folder / "stages.json")
+    run.made = {stage: entry["made"] for stage, entry in read_stages(folder / "stages.json").items()}
     if evaluated and (folder / "results.json").exists():
         results = read_results(folder / "results.json")
         if tuple(results["iou"]) == data.classes:
