@@ -7,6 +7,7 @@ itself) and ``resume`` are ours alone.
 
 import math
 import re
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -104,7 +105,8 @@ def read_tensors(path: Path) -> Any:
     """
     try:
         _check_sums(path)
-        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+        with torch.serialization.safe_globals(_NUMPY_SCALARS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's, on kinds of tensors that are refused below
             contents = torch.load(path, map_location="cpu", weights_only=True)
         _check_tensors(contents)
     except Exception as error:  # on a damaged file the unpickler may stumble over anything
