@@ -40,9 +40,10 @@ def test_tensor_of_another_kind_is_named_in_words(tmp_path, kind, place):
         warnings.simplefilter("ignore")  # PyTorch's, on kinds of tensors in beta and others to be removed
         contents[place] = {"b": make(torch.ones(2, 2))}
         torch.save(contents, tmp_path / "foreign.pth")
-    with pytest.raises(UsageError, match=rf"foreign\.pth: .*{place}\.b {words}"), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("error")  # the message is all that is said
-        load_checkpoint(tmp_path / "foreign.pth")
+        with pytest.raises(UsageError, match=rf"foreign\.pth: .*{place}\.b {words}"):
+            load_checkpoint(tmp_path / "foreign.pth")
 
 
 @pytest.mark.parametrize(
