@@ -20,7 +20,11 @@ cv2.setLogLevel(0)  # the messages say the same with the name of the file
 
 
 def read_image(
-    path: Path, *, mask_size: tuple[int, int] | None = None, value_range: ValueRange | None = None
+    path: Path,
+    *,
+    upright: bool = True,
+    mask_size: tuple[int, int] | None = None,
+    value_range: ValueRange | None = None,
 ) -> np.ndarray:
     """An image file as RGB, uint8 (H, W, 3), upright as viewers show it: turned as its EXIF orientation says.
 
@@ -29,6 +33,8 @@ def read_image(
 
     Parameters
     ----------
+    upright
+        False gives the pixels as they are stored.
     mask_size
         Height and width of the image's mask: where only the stored pixels have this size, the mask was drawn on them,
         and they stay as they are.
@@ -43,8 +49,8 @@ def read_image(
     pixels, orientation, is_upright = _decode(path)
     image = as_rgb(pixels, path, value_range)
     other = turned(image, _INVERSE.get(orientation, orientation) if is_upright else orientation)
-    upright, stored = (image, other) if is_upright else (other, image)
-    return stored if mask_size == stored.shape[:2] != upright.shape[:2] else upright
+    shown, stored = (image, other) if is_upright else (other, image)
+    return stored if not upright or mask_size == stored.shape[:2] != shown.shape[:2] else shown
 
 
 @dataclass(frozen=True)

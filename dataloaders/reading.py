@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dataloaders.images import read_image as read_image
 from dataloaders.mask_file import WANTED, read_mask_file
 from utils.errors import UsageError
 from utils.palette import indices_of_colours, voc_palette

@@ -122,6 +122,7 @@ def test_image_is_upright_as_viewers_show_it_unless_its_mask_was_drawn_on_the_st
     assert upright.shape == shown.shape
     assert np.abs(upright.astype(int) - shown).mean() < 3
     stored = read_image(path, mask_size=SMOOTH.shape[:2])
+    assert np.abs(read_image(path, upright=False).astype(int) - SMOOTH).mean() < 3
     expected = SMOOTH if orientation >= 5 else shown  # where the size does not tell, what viewers show
     assert np.abs(stored.astype(int) - expected).mean() < 3
     assert image_size(path) == shown.shape[:2]

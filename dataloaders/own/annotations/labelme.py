@@ -10,8 +10,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 from pydantic import BaseModel, Field, ValidationError
 
+from dataloaders.images import image_size
 from dataloaders.opening import MAX_PIXELS, opened
 from dataloaders.own.annotations.drawn import NO_CLASS, Drawn, write_class_names, write_drawn_mask
+from dataloaders.sets.description import IMAGE_SUFFIXES
 from utils.errors import UsageError
 from utils.inputs import first_problem, read_plain
 from utils.parallel import cores, for_each
@@ -33,12 +35,14 @@ class _Shape(BaseModel):
 
 class _Annotation(BaseModel):
     shapes: list[_Shape]
-    imageHeight: int = Field(gt=0)
-    imageWidth: int = Field(gt=0)
+    imageHeight: int | None = Field(None, gt=0)
+    imageWidth: int | None = Field(None, gt=0)
 
 
-def draw_labelme(source: Path, files: Sequence[Path], folder: Path) -> Drawn:
+def draw_labelme(source: Path, files: Sequence[Path], images_folder: Path, folder: Path) -> Drawn:
     """Draw the masks of labelme's ``files`` below ``source``, below ``folder``.
+
+    Files that do not say the size of their image have that of the image of their name.
 
     Class 0 is the background, the others are the labels in the order of the alphabet. As in labelme, shapes lie over
     those before them, so that one of ``_background_`` is a hole; ``__ignore__`` is no class; groups say which shapes
@@ -49,7 +53,7 @@ def draw_labelme(source: Path, files: Sequence[Path], folder: Path) -> Drawn:
     UsageError
         A file is not labelme's, or has a shape that cannot be drawn.
     """
-    annotations = [_read(path) for path in files]
+    annotations = [_read(path, images_folder / path.relative_to(source)) for path in files]
     labels = {shape.label for annotation in annotations for shape in annotation.shapes}
     names = sorted(labels - {IGNORED, *BACKGROUND_LABELS})
     folder.mkdir()
@@ -61,13 +65,18 @@ def draw_labelme(source: Path, files: Sequence[Path], folder: Path) -> Drawn:
     return Drawn(folder, class_file, notes + (["__ignore__ is no class (ignored)"] if IGNORED in labels else []))
 
 
-def _read(path: Path) -> _Annotation:
+def _read(path: Path, place: Path) -> _Annotation:
     try:
         annotation = _Annotation.model_validate_json(read_plain(path))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}).") from None
     except ValidationError as error:
         raise UsageError(f"{path}: is no annotation of labelme ({first_problem(error)}). Mend or remove it.") from None
+    if annotation.imageHeight is None or annotation.imageWidth is None:
+        image = next((found for suffix in IMAGE_SUFFIXES if (found := place.with_suffix(suffix)).is_file()), None)
+        if image is None:
+            raise UsageError(f"{path}: has no imageHeight and imageWidth, and {place.parent} no image of its name.")
+        annotation.imageHeight, annotation.imageWidth = image_size(image)
     if annotation.imageHeight * annotation.imageWidth > MAX_PIXELS:
         raise UsageError(f"{path}: its image is refused: more than {MAX_PIXELS:,} pixels. Cut it up.")
     for shape in annotation.shapes:

@@ -33,7 +33,7 @@ def draw_annotations(images_folder: Path, masks: Path, folder: Path) -> Drawn | 
     pictures = (path.suffix.lower() for path in masks.rglob("*"))
     if not files or (not same and any(suffix in MASK_SUFFIXES and suffix not in _JPEG for suffix in pictures)):
         return None
-    return draw_labelme(masks, files, folder)
+    return draw_labelme(masks, files, images_folder, folder)
 
 
 def _is_labelme(path: Path) -> bool:

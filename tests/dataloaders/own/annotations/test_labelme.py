@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from dataloaders.own.annotations.labelme import draw_labelme
+from tests.dataloaders.miniature import write_image
 from utils.errors import UsageError
 
 
@@ -19,7 +20,7 @@ def drawn(tmp_path, *shapes, **more):
     path = tmp_path / "source" / "north" / "a.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"version": "5", "shapes": shapes, "imageHeight": 30, "imageWidth": 40, **more}))
-    found = draw_labelme(tmp_path / "source", [path], tmp_path / "drawn")
+    found = draw_labelme(tmp_path / "source", [path], tmp_path / "images", tmp_path / "drawn")
     with Image.open(found.folder / "north" / "a.png") as image:
         return np.asarray(image), found
 
@@ -90,6 +91,9 @@ def test_what_cannot_be_drawn_is_named(tmp_path, shapes, message):
         drawn(tmp_path, *shapes)
 
 
-def test_file_without_the_size_of_its_image_is_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"a\.json: is no annotation of labelme .*imageHeight"):
-        drawn(tmp_path, shape("a", [[1, 1], [2, 2], [3, 1]]), imageHeight=None)
+def test_file_without_the_size_of_its_image_has_that_of_the_image_of_its_name(tmp_path):
+    rectangle = shape("a", [[1, 1], [2, 2]], "rectangle")
+    with pytest.raises(UsageError, match=r"a\.json: has no imageHeight and imageWidth, and .*no image of its name"):
+        drawn(tmp_path / "without", rectangle, imageHeight=None)
+    write_image(tmp_path / "images" / "north" / "a.png", 7, size=(5, 9))
+    assert drawn(tmp_path, rectangle, imageHeight=None)[0].shape == (5, 9)
