@@ -24,8 +24,8 @@ def _content(path: Path) -> str:
         checkpoint.get("resume", {}).pop("subclasses", None)  # a sum over subclasses.json, times included
         return _digest(_plain(checkpoint))
     if path.name == "stages.json":
-        stages = json.loads(path.read_text())
-        return _digest({name: {**entry, "made": None, "source": None} for name, entry in stages.items()})
+        # Of each stage that it is done, and how it was configured: the files that it lists are compared themselves.
+        return _digest({name: entry["config"] for name, entry in json.loads(path.read_text()).items()})
     if path.name == "subclasses.json":
         return _digest({**json.loads(path.read_text()), "seconds": None})
     if path.suffix in (".html", ".json", ".csv"):
