@@ -150,7 +150,7 @@ class UnlabelledStream(_TrainingStream):
 
     def __init__(self, data: SegmentationData, geometry: Geometry, **options):
         super().__init__(data.unlabelled, geometry, **options)
-        self.data = data
+        self.data = data.without_samples()
 
     def _read(self, sample: Sample) -> tuple[np.ndarray, list[np.ndarray]]:
         return self.data.read_image(sample), []
