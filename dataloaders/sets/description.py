@@ -39,6 +39,9 @@ class LazySamples(Sequence[Sample]):
     def _samples(self) -> tuple[Sample, ...]:
         return self._look_up()
 
+    def __reduce__(self) -> tuple:
+        return tuple, (self._samples,)  # for another process they are looked up here
+
     def __getitem__(self, at):
         return self._samples[at]
 

@@ -1,3 +1,6 @@
+import pickle
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ from dataloaders.geometry import Geometry
 from dataloaders.images import read_image
 from dataloaders.loaders import DrawSampler, training_loader
 from dataloaders.reading import IGNORE
-from dataloaders.sets.description import Sample
+from dataloaders.sets.description import LazySamples, Sample
 from dataloaders.streams import EvaluationStream, UnlabelledStream
 from tests.dataloaders.miniature import GEOMETRY, data_of, labelled_stream, same_items, write_image, write_mask
 from utils.errors import UsageError
@@ -207,3 +210,10 @@ def test_evaluation_image_is_reflected_at_the_bottom_and_the_right_to_multiples_
     if size[1] > 8 and size[1] % 8:
         assert np.array_equal(image[: size[0], size[1]], values[:, -2])
     assert item["target"].shape == size  # the target is not padded
+
+
+def test_streams_of_samples_that_are_looked_up_reach_a_process_that_is_spawned(samples):
+    looked_up = LazySamples(lambda: samples)
+    data = replace(data_of(), labelled=looked_up, unlabelled=looked_up)
+    for stream in (UnlabelledStream(data, GEOMETRY, seed=0), EvaluationStream(data, data.labelled)):
+        assert len(pickle.loads(pickle.dumps(stream))) == len(samples)
