@@ -106,8 +106,8 @@ def try_junk(finished, capsys, stage: str, name: str, junk: str) -> str | None:
     messages = [line for line in err.splitlines() if line.startswith("error: ")]
     if "Traceback" in out + err or code not in (0, 2) or len(messages) != (code == 2):
         return f"{stage}: {name}, {junk}: exit {code}: {err[-500:]}"
-    if code == 2 and Path(name).name not in messages[0]:
-        return f"{stage}: {name}, {junk}: another file is named: {messages[0]}"
+    if code == 2 and not any(part in messages[0] for part in (Path(name).name, Path(name).parent.name)):
+        return f"{stage}: {name}, {junk}: neither file nor folder is named: {messages[0]}"
     return None
 
 
