@@ -90,7 +90,7 @@ def _write_scenes(voc: Path, seed: int, counts: dict[str, int], size: int, quiet
     palette[: len(COLOURS)] = COLOURS
     palette[255] = (224, 224, 192)
 
-    with tqdm(total=sum(counts.values()), desc="demo data set", unit="image", disable=quiet) as bar:
+    with tqdm(total=sum(counts.values()), desc="demo data set", unit="image", disable=quiet or None) as bar:
         for number, (split, count) in enumerate(counts.items()):
             ids = [f"{split}_{i:04d}" for i in range(count)]
             for i, image_id in enumerate(ids):
