@@ -158,8 +158,8 @@ def run(options: argparse.Namespace) -> int:
     stage_options = Options(
         resume=options.resume,
         force=options.force,
-        predict=options.predict,
-        export=options.export,
+        predict=options.predict or "",
+        export=options.export or "",
         output=options.output,
         which=options.which,
         processes=options.processes,

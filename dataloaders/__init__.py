@@ -35,7 +35,10 @@ def open_data(config: Config) -> SegmentationData:
     openers = {"voc": open_voc, "cityscapes": open_cityscapes, "custom": open_custom, "demo": open_custom}
     data = openers[config.dataset](config)
     stated = config.data.value_range
-    value_range = stored_value_range(find_root(config.data_dir, config.dataset)) if stated == "auto" else tuple(stated)
+    if stated == "auto":
+        value_range = stored_value_range(find_root(config.data_dir, config.dataset))
+    else:
+        value_range = stated[0], stated[1]
     return replace(data, value_range=value_range)
 
 

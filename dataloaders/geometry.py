@@ -63,12 +63,12 @@ class Geometry:
         image, masks
             (crop_size, crop_size, 3) and (crop_size, crop_size).
         """
-        size = self._scaled_size(image.shape[:2], rng) if self.scales is not None else image.shape[:2]
+        size = self._scaled_size(image.shape[:2], self.scales, rng) if self.scales is not None else image.shape[:2]
         degrees = int(rng.integers(-MAX_ANGLE, MAX_ANGLE + 1)) if self.rotate else 0
         top, left = (int(rng.integers(0, max(0, side - self.crop_size) + 1)) for side in size)
         flip = self.flip and rng.random() < 0.5
 
-        window = tuple(slice(at, at + self.crop_size) for at in (top, left))
+        window = slice(top, top + self.crop_size), slice(left, left + self.crop_size)
         if degrees:
             image, masks = resize_image(image, size), [resize_mask(mask, size) for mask in masks]
             image, masks = _rotate(image, masks, degrees)
@@ -83,8 +83,10 @@ class Geometry:
             image = cv2.GaussianBlur(image, (kernel, kernel), sigma or 1e-6)
         return image, masks
 
-    def _scaled_size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
-        low, high = (int(self.base_size * scale) for scale in self.scales)
+    def _scaled_size(
+        self, size: tuple[int, int], scales: tuple[float, float], rng: np.random.Generator
+    ) -> tuple[int, int]:
+        low, high = (int(self.base_size * scale) for scale in scales)
         new, old = int(rng.integers(low, high + 1)), max(size)
         height, width = (max(1, (2 * new * side + old) // (2 * old)) for side in size)  # rounded half up
         return height, width

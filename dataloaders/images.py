@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL.TiffImagePlugin import TiffImageFile
 
 from dataloaders.opening import content_of, opened, orientation_of, unreadable
 from utils.errors import UsageError
@@ -89,8 +90,8 @@ def look_at_image(path: Path) -> ImageLook:
         mode, orientation = image.mode, orientation_of(image)
         if orientation >= 5:
             size, stored = (size, size[::-1]) if image.format == "TIFF" else (size[::-1], size)  # Pillow turns a TIFF
-        deep = image.format == "TIFF" and max(image.tag_v2.get(258, (1,))) > 8
-        if image.format == "PNG":
+        deep = isinstance(image, TiffImageFile) and max(image.tag_v2.get(258, (1,))) > 8
+        if image.format == "PNG" and image.fp is not None:
             image.fp.seek(24)
             deep = image.fp.read(1) == b"\x10"
     values = None
@@ -162,8 +163,8 @@ def _decode(path: Path) -> tuple[np.ndarray, int, bool]:
     """Values as they are stored, gray (H, W) or RGB (H, W, 3); the orientation; and whether it was followed."""
     content = content_of(path, "an image")
     with opened(path, content, "an image") as header:
-        orientation, is_tiff = orientation_of(header), header.format == "TIFF"
-        if is_tiff:
+        orientation, is_tiff = orientation_of(header), isinstance(header, TiffImageFile)
+        if isinstance(header, TiffImageFile):
             bits, extra = header.tag_v2.get(258, (1,)), header.tag_v2.get(_EXTRA_SAMPLES, ())
             if bits[0] == 16 and len(bits) > 1 and header.tag_v2.get(_PLANES) == _SEPARATE:
                 raise UsageError(f"{path}: is a TIFF of 16 bit with one band after the other. Save it interleaved.")

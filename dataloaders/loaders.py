@@ -73,7 +73,7 @@ class SameSizeSampler(Sampler[list[int]]):
             batches = [[index] for index in range(len(samples))]
         else:
             for index, sample in enumerate(samples):
-                height, width = image_size(sample.label)  # the image's
+                height, width = image_size(sample.mask)  # the image's
                 padded = -(-height // MULTIPLE), -(-width // MULTIPLE)
                 by_size.setdefault(padded, []).append(index)
             batches = [

@@ -143,4 +143,4 @@ def _plain_png(content: bytes) -> MaskFile | None:
     mode = "L" if kind[1] == 0 else "P"
     if mode == "P" and (palette is None or len(palette) % 3 or len(palette) > 768):
         return None
-    return MaskFile(rows[:, 1:], "PNG", mode, _palette(palette) if mode == "P" else None)
+    return MaskFile(rows[:, 1:], "PNG", mode, _palette(palette or b"") if mode == "P" else None)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from utils.errors import UsageError
 from utils.inputs import open_plain, read_plain
@@ -72,11 +72,11 @@ def unreadable(path: Path, what: str, reason: Exception | str) -> UsageError:
 def orientation_of(image: Image.Image) -> int:
     """The EXIF orientation of an opened picture, 1 to 8; 1 where it has none, or a damaged one."""
     try:
-        if image.format == "TIFF":
+        if isinstance(image, TiffImageFile):
             value = image.tag_v2.get(_ORIENTATION, 1)
         else:
             exif = Image.Exif()
-            exif.load(image.info.get("exif") or _exif_of_png(image))
+            exif.load(image.info.get("exif") or _exif_of_png(image) or b"")
             value = exif.get(_ORIENTATION, 1)
     except Exception:  # the tags are damaged, which viewers pass over as well
         return 1

@@ -89,7 +89,7 @@ class _TrainingStream(Dataset):
 
 def subclass_map_path(folder: Path, sample: Sample) -> Path:
     """Where a labelled sample's subclass map is: under its mask's name, or its image's as the original has it."""
-    path = folder / sample.label.name
+    path = folder / sample.mask.name
     by_image = path.with_name(f"{sample.image.stem}.png")  # Cityscapes
     return by_image if not path.is_file() and by_image.is_file() else path
 

@@ -10,10 +10,11 @@ import time
 import weakref
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 import cv2
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from utils.errors import UsageError
 from utils.stop import seconds_since_request
@@ -36,14 +37,14 @@ class WatchedLoader(DataLoader):
         The section of the configuration that it is of, for messages.
     """
 
-    def __init__(self, *args, section: str, num_workers: int, **kwargs):
+    def __init__(self, dataset: Dataset, *, section: str, num_workers: int, **kwargs):
         self.section = section
         if num_workers:
             _allow_open_files()
-        watch = {"worker_init_fn": _begin_worker, "timeout": _LOOK} if num_workers else {}
-        super().__init__(*args, num_workers=num_workers, **watch, **kwargs)
+        watch: dict[str, Any] = {"worker_init_fn": _begin_worker, "timeout": _LOOK} if num_workers else {}
+        super().__init__(dataset, num_workers=num_workers, **watch, **kwargs)
 
-    def __iter__(self) -> Iterator:
+    def __iter__(self) -> Iterator:  # type: ignore[override] # PyTorch's names its private iterator
         iterator = super().__iter__()
         return self._watched(iterator) if self.num_workers else iterator
 

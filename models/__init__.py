@@ -3,6 +3,6 @@
 ``models.imagenet`` has the ImageNet weights; it is imported where they are asked for, since torchvision takes seconds.
 """
 
-from models.segmentor import USRN, Baseline, build_network
+from models.segmentor import USRN, Baseline, Segmentor, build_network
 
-__all__ = ["USRN", "Baseline", "build_network"]
+__all__ = ["USRN", "Baseline", "Segmentor", "build_network"]

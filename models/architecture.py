@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from typing import TypedDict
 
 from torch import Tensor
 
@@ -10,7 +11,18 @@ from models.resnet import BLOCKS
 _BLOCK = re.compile(r"encoder\.backbone\.layer([1-4])\.\d+\.conv1\.weight")
 
 
-def infer_architecture(state_dict: Mapping[str, Tensor]) -> dict[str, str | int | None]:
+class Architecture(TypedDict):
+    """The arguments of ``build_network``."""
+
+    name: str
+    n_classes: int
+    n_subclasses: int | None
+    layers: int
+    out_dim: int
+    base_width: int
+
+
+def infer_architecture(state_dict: Mapping[str, Tensor]) -> Architecture:
     """The arguments of ``build_network`` for the network that these weights are of.
 
     Raises

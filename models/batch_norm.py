@@ -43,6 +43,11 @@ class BatchNorm2d(nn.BatchNorm2d):
 class _OverProcesses(BatchNorm2d):
     """Over the batches of all processes, for devices that ``nn.SyncBatchNorm`` does not serve."""
 
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
     def normalise(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().normalise(x)

@@ -41,7 +41,7 @@ def evaluation_copy(network: nn.Module) -> nn.Module:
             if isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm):
                 setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
                 setattr(module, norm_name, nn.Identity())
-    return network.to(memory_format=torch.channels_last)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in PyTorch's stubs
 
 
 def count_not_finite(logits: Tensor) -> Tensor:

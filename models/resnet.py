@@ -70,6 +70,10 @@ class ResNet(nn.Module):
         For a depth that is not there, or a width below 1.
     """
 
+    layer2_aux: nn.Sequential
+    layer3_aux: nn.Sequential
+    layer4_aux: nn.Sequential
+
     def __init__(self, layers: int = 50, *, base_width: int = 64, subclass_copy: bool = False) -> None:
         super().__init__()
         if layers not in BLOCKS:

@@ -21,7 +21,7 @@ from utils.logger import log
 try:
     import resource
 except ImportError:  # no such counts on this system
-    resource = None
+    resource = None  # type: ignore[assignment]
 
 
 class Record:
@@ -52,7 +52,7 @@ class Record:
     def made(self) -> dict[str, Any]:
         """How the stage was made when it was last done; empty where it was not."""
         entry = self.entry
-        return {} if entry is None else entry["made"]
+        return {} if entry is None else dict(entry["made"])
 
     def is_of(self, config: Config) -> bool:
         """Whether the stage has been done, with a configuration that gives the same results."""
@@ -91,7 +91,8 @@ class Record:
 
     def refuse_stale(self, way_out: str) -> None:
         """Refuse what the stage made, where it is known, if it was made from other data or is not what it wrote."""
-        differing = changed((self.entry or {}).get("made_from", {}), self.made_from)
+        entry = self.entry
+        differing = changed(entry.get("made_from", {}) if entry is not None else {}, self.made_from)
         if differing:
             raise UsageError(
                 f"{self.run_dir}: {self.stage} was done before {' and '.join(differing)} changed. {way_out}"
@@ -100,8 +101,8 @@ class Record:
 
     def refuse_other_outputs(self) -> None:
         """Refuse files that are there, but not what the stage wrote: damaged or replaced."""
-        entry = self.entry or {}
-        for name, written in entry.get("outputs", {}).items():
+        entry = self.entry
+        for name, written in (entry.get("outputs", {}) if entry is not None else {}).items():
             path = self.run_dir / name
             if path.is_file() and _seen(path) != written:
                 raise UsageError(

@@ -65,8 +65,8 @@ class Options:
 
     resume: str | None = None
     force: bool = False
-    predict: str | None = None
-    export: str | None = None
+    predict: str = ""
+    export: str = ""
     output: str | None = None
     processes: int | None = None
     which: str | None = None
@@ -160,7 +160,7 @@ def clustering(config: Config, options: Options, device: torch.device) -> None:
     features = Record(config.run_dir, "save_feature", data.fingerprints("labelled"))
     source = features.entry["source"] if features.entry else ""
     record = Record(config.run_dir, f"clustering by {config.clustering_algorithm}", features.made_from, source)
-    maps = [config.subclass_dir / sample.label.name for sample in data.labelled]
+    maps = [config.subclass_dir / sample.mask.name for sample in data.labelled]
     outputs = [*maps, config.subclass_dir / TABLE, config.subclass_dir / PICTURE]
     if record.is_done(config, outputs, options.force):
         return

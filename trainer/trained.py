@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from dataloaders import SegmentationData
+from models import Segmentor
 from trainer.loop.assembly import make_network
 from trainer.loop.resume import BEST, NEWEST, Origin, is_lost
 from trainer.record import Record
@@ -15,7 +15,7 @@ from utils.config import USRN, Config
 from utils.errors import UsageError
 
 
-def load_network(config: Config, data: SegmentationData, path: Path, device: torch.device) -> nn.Module:
+def load_network(config: Config, data: SegmentationData, path: Path, device: torch.device) -> Segmentor:
     """The network of a configuration with a checkpoint's weights; it says itself how many subclasses it has."""
     state_dict = load_checkpoint(path)["state_dict"]
     n_subclasses = None

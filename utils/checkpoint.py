@@ -24,10 +24,8 @@ from utils.inputs import first_problem, plain_text
 PREFIX = "module."
 _COLOUR_CODES = re.compile(r"\x1b\[[0-9;]*m")
 # The original stores its best score as a NumPy float64; nothing else than tensors and plain values is let in.
-_NUMPY_SCALARS = [np.dtype, np.float64, np.dtypes.Float64DType, np.core.multiarray.scalar] if not hasattr(
-    np, "_core"
-) else [np.dtype, np.float64, np.dtypes.Float64DType, np._core.multiarray.scalar,
-        (np._core.multiarray.scalar, "numpy.core.multiarray.scalar")]  # fmt: skip
+_scalar = (np._core if hasattr(np, "_core") else np.core).multiarray.scalar
+_NUMPY_SCALARS = [np.dtype, np.float64, np.dtypes.Float64DType, _scalar, (_scalar, "numpy.core.multiarray.scalar")]
 
 
 def save_checkpoint(
@@ -85,7 +83,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         contents = read_tensors(path)
         state_dict = contents.get("state_dict") if isinstance(contents, dict) else None
-        if not is_state_dict(state_dict):
+        if state_dict is None or not is_state_dict(state_dict):
             raise UsageError(f"{path}: holds no state_dict; it is not a checkpoint of this project or of the original.")
         _Others.model_validate({name: value for name, value in contents.items() if name in _Others.model_fields})
         return {**contents, "state_dict": _without_prefix(state_dict)}

@@ -13,7 +13,7 @@ from utils.errors import UsageError
 try:
     import fcntl
 except ImportError:  # no such locks on this system
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
 _held: set[int] = set()  # descriptors of the lock files of this process

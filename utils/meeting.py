@@ -30,11 +30,12 @@ def meet(store: dist.Store, number: int, processes: int) -> dist.Store:
         name = store.get(f"answer/{own}").decode()
         store.set(f"heard/{name}/{number}", "")
         return dist.PrefixStore(name, store)
-    waiting, deadline = set(range(1, processes)), time.monotonic() + store.timeout.total_seconds()
+    limit = store.timeout  # type: ignore[attr-defined] # which PyTorch's stubs leave out
+    waiting, deadline = set(range(1, processes)), time.monotonic() + limit.total_seconds()
     while waiting:
         if time.monotonic() > deadline:
             raise UsageError(
-                f"waited {store.timeout} for rank {', '.join(map(str, sorted(waiting)))} of {processes}: is torchrun "
+                f"waited {limit} for rank {', '.join(map(str, sorted(waiting)))} of {processes}: is torchrun "
                 "running on every machine, and is nothing between them?"
             )
         for other in waiting:

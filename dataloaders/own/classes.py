@@ -119,13 +119,14 @@ def _by_value(
         )
     names = [name for name, _ in rows] if rows else _names_of(values)
     given = [colour for _, colour in rows or [] if colour is not None]
-    known = [colours.get(value) for value in values]
+    known = [colours[value] for value in values if value in colours]
+    shown: list[Colour]
     if len(given) == len(values):
         shown = given
-    elif None not in known and len(set(known)) == len(known):
+    elif len(set(known)) == len(values):
         shown = [rgb(colour) for colour in known]
     else:
-        shown = [tuple(map(int, colour)) for colour in voc_palette()[: len(values)]]
+        shown = [(int(red), int(green), int(blue)) for red, green, blue in voc_palette()[: len(values)]]
     return ClassProposal(tuple(names), tuple(shown), tuple(values), notes)
 
 
@@ -149,7 +150,8 @@ def _by_colour(
         notes.append("every colour is taken as a class; --classes names them: a line each, <name> <red> <green> <blue>")
         names = ["colour_{}_{}_{}".format(*rgb(value)) for value in values]
         return ClassProposal(tuple(names), tuple(map(rgb, values)), tuple(values), notes)
-    if any(colour is None for _, colour in rows):
+    given = [colour for _, colour in rows if colour is not None]
+    if len(given) < len(rows):
         raise UsageError(
             f"--classes {class_file}: the masks are in colours, so every line needs one: <name> <red> <green> <blue>. "
             f"The masks hold {_listed(sorted(pixels), by_colour=True)}."
@@ -169,7 +171,7 @@ def _by_colour(
             f"colours that {class_file} does not list are ignored: {_listed(others, by_colour=True)}; {share:.1%} of "
             "the pixels"
         )
-    return ClassProposal(tuple(name for name, _ in rows), tuple(colour for _, colour in rows), tuple(values), notes)
+    return ClassProposal(tuple(name for name, _ in rows), tuple(given), tuple(values), notes)
 
 
 def _listed(values: list[int], by_colour: bool = False) -> str:

@@ -44,7 +44,7 @@ def _unite(work: tuple[list[Path], Path]) -> Path:
         union |= values
     image = Image.fromarray(union)
     if first.mode == "P":
-        image.putpalette(first.getpalette("RGB"))
+        image.putpalette(first.getpalette("RGB") or [])
     folder.mkdir()
     target = folder / f"{masks[0].stem}.png"
     image.save(target)
@@ -55,7 +55,7 @@ def _read(path: Path) -> Image.Image:
     with opened(path, path, "a mask", _FORMATS) as image:
         image.load()
     if image.mode in _OPAQUE_MODES:
-        if image.getchannel("A").getextrema()[0] < 255:
+        if np.asarray(image.getchannel("A")).min() < 255:
             raise UsageError(f"{path}: is one of several masks of its image, and is not opaque. Save it without alpha.")
         image = image.convert(_OPAQUE_MODES[image.mode])
     return image

@@ -10,8 +10,9 @@ import stat
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from tqdm import tqdm
 
@@ -93,7 +94,7 @@ def _zip_members(archive: Path, place: Place) -> Iterator[Member]:
                 raise _link(archive, info.filename)
             if info.file_size > MAX_MEMBER:
                 raise _bomb(archive, info.filename)
-            yield info.filename, info.file_size, lambda info=info: _read_zipped(file, info)
+            yield info.filename, info.file_size, partial(_read_zipped, file, info)
 
 
 def _read_zipped(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
@@ -101,12 +102,17 @@ def _read_zipped(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
         return member.read(info.file_size + 1)  # a size bounds the memory; one more byte, and the sum is checked
 
 
+def _read_tarred(file: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+    member = file.extractfile(info)
+    return member.read() if member is not None else b""
+
+
 def _tar_members(archive: Path, place: Place) -> Iterator[Member]:
     with open(archive, "rb") as raw:
         gzipped = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         stream = _Bounded(archive, gzip.GzipFile(fileobj=raw) if gzipped else raw)
-        with tarfile.open(fileobj=stream, mode="r:") as file:
+        with tarfile.open(fileobj=stream, mode="r:") as file:  # type: ignore[call-overload] # it only reads and seeks
             while (info := file.next()) is not None:
                 file.members.clear()  # tarfile would keep them all
                 check_name(archive, info.name)
@@ -116,7 +122,7 @@ def _tar_members(archive: Path, place: Place) -> Iterator[Member]:
                     raise _link(archive, info.name)
                 if info.size > MAX_MEMBER:
                     raise _bomb(archive, info.name)
-                yield info.name, info.size, lambda info=info: file.extractfile(info).read()
+                yield info.name, info.size, partial(_read_tarred, file, info)
         # tarfile takes a damaged header for the end; the true end is a block of zeros.
         if stream.last != bytes(tarfile.BLOCKSIZE):
             raise ValueError("the end of the archive is missing")
@@ -125,7 +131,7 @@ def _tar_members(archive: Path, place: Place) -> Iterator[Member]:
 class _Bounded:
     """A file that refuses to give more at once, or altogether, than an honest archive holds."""
 
-    def __init__(self, archive: Path, file: BinaryIO):
+    def __init__(self, archive: Path, file: IO[bytes] | gzip.GzipFile):
         self._archive = archive
         self._file = file
         self.last = b""

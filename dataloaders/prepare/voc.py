@@ -148,23 +148,23 @@ def _work(job: _Job) -> Outcome:
         ids = read_ids(job.target, _ALLOWED, size)
         outcome.actions.append("kept")
     except BadFile as error:
-        if job.check or not (job.voc_mask or job.sbd_mask):
+        source = job.voc_mask or job.sbd_mask
+        if job.check or source is None:
             outcome.problems.append(f"{job.target}: {error}")
             return outcome
-        ids = _make(job, size, outcome)
+        ids = _make(job, source, size, outcome)
     if ids is not None:
         outcome.pixels = np.bincount(ids.ravel(), minlength=256)
     return outcome
 
 
-def _make(job: _Job, size: tuple[int, int], outcome: Outcome) -> np.ndarray | None:
-    """Write the mask, from VOC's own where there is one."""
-    source = job.voc_mask or job.sbd_mask
+def _make(job: _Job, source: Path, size: tuple[int, int], outcome: Outcome) -> np.ndarray | None:
+    """Write the mask from ``source``, VOC's own where there is one."""
     try:
-        if job.voc_mask:
-            ids = read_ids(job.voc_mask, _ALLOWED, size)
+        if source == job.voc_mask:
+            ids = read_ids(source, _ALLOWED, size)
         else:
-            ids = read_sbd_mask(job.sbd_mask)
+            ids = read_sbd_mask(source)
             check_ids(ids, _ALLOWED, size)
     except BadFile as error:
         outcome.problems.append(f"{source}: {error}")

@@ -27,6 +27,19 @@ class Sample:
     image: Path
     label: Path | None = None
 
+    @property
+    def mask(self) -> Path:
+        """``label``, of a sample that has one.
+
+        Raises
+        ------
+        ValueError
+            It has none.
+        """
+        if self.label is None:
+            raise ValueError(f"{self.id} has no mask")
+        return self.label
+
 
 class LazySamples(Sequence[Sample]):
     """Samples that are looked up when they are first asked for, so that a stage opens no list and no file that it does
@@ -144,7 +157,7 @@ class SegmentationData:
         UsageError
             One of them cannot be read, or they are not of one size.
         """
-        mask = self.read_mask(sample.label)
+        mask = self.read_mask(sample.mask)
         image = self.read_image(sample, mask.shape)
         if image.shape[:2] != mask.shape:
             raise UsageError(
@@ -250,7 +263,7 @@ def find_root(data_dir: str, dataset: str) -> Path:
 
 def read_class_file(path: Path) -> list[tuple[str, tuple[int, int, int] | None]]:
     """Names and colours of a class file: a name a line, optionally followed by its red, green and blue."""
-    rows = []
+    rows: list[tuple[str, tuple[int, int, int] | None]] = []
     for line in read_text(path, "the list of classes").split("\n"):
         parts = [part for part in re.split(r"[ \t]", line) if part]  # other white space is refused as part of the name
         if len(parts) >= 4 and all(part.isdigit() for part in parts[-3:]):

@@ -21,14 +21,16 @@ def read_list(list_file: Path, root: Path, *, labels: bool) -> tuple[Sample, ...
     """
     samples, missing = [], []
     for number, (image, label) in _pairs(list_file, root):
-        if labels and label is None:
+        if not labels:
+            label = None
+        elif label is None:
             raise UsageError(f"{list_file}, line {number}: no label path; write <image path> <label path>.")
-        paths = (image, label) if labels else (image,)
+        paths = (image,) if label is None else (image, label)
         for path in paths:
             if ".." in path.relative_to(root).parts:
                 raise UsageError(f"{list_file}, line {number}: {path} leads out of {root}. Name files below that.")
         missing += [str(path) for path in paths if not path.is_file()]
-        samples.append(Sample(image.stem, image, label if labels else None))
+        samples.append(Sample(image.stem, image, label))
     if missing:
         raise UsageError(f"{list_file}: {are_missing('file', missing)}. Put what is missing there or mend the list.")
     if not samples:

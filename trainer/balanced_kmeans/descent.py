@@ -56,7 +56,7 @@ def fit_exact(
     n, k = len(x), len(centers)
     inertia = np.inf
     support = prices.double().numpy()
-    best: tuple[Tensor, Tensor] | None = None
+    best = torch.zeros(n, dtype=torch.int64), centers
     for iteration in range(1, problem.max_iter + 1):  # noqa: B007
         cost = squared_distances(x, centers).numpy()
         labels = (cost + support).argmin(1)
@@ -71,7 +71,7 @@ def fit_exact(
         centers = torch.where(size > 0, sums / size.clamp(min=1), centers)
         now = float((x - centers[assigned]).square().sum())
         gain, inertia = inertia - now, min(now, inertia)
-        if gain > 0 or best is None:
+        if gain > 0 or iteration == 1:
             best = assigned, centers
         if on_iteration is not None:
             on_iteration(iteration, inertia)

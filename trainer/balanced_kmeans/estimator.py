@@ -177,7 +177,7 @@ class BalancedKMeans(ClusterMixin, BaseEstimator):
             if not torch.cuda.is_available():
                 raise ValueError(f"device={self.device!r}, but torch sees no CUDA device: take device='cpu' or 'auto'")
             if device.index is None:
-                device = torch.device("cuda", torch.cuda.current_device())
+                device = torch.device("cuda", torch.cuda.current_device())  # type: ignore[unreachable] # stubs have no None
         return device
 
     def _start(self, x: Tensor, mean: Tensor, rng: np.random.RandomState) -> Tensor:

@@ -26,7 +26,9 @@ class Sums(NamedTuple):
     curvature: Tensor
 
 
-def all_reduce(tensor: Tensor, group: dist.ProcessGroup | None, op: dist.ReduceOp = dist.ReduceOp.SUM) -> Tensor:
+def all_reduce(
+    tensor: Tensor, group: dist.ProcessGroup | None, op: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM
+) -> Tensor:
     if group is not None:
         dist.all_reduce(tensor, op=op, group=group)
     return tensor

@@ -110,7 +110,7 @@ def anneal(
     Rose, Deterministic annealing for clustering, compression, classification, regression, 1998.
     """
     prices = torch.zeros_like(low)
-    temperature, damping, value = None, 1.0, 0.0
+    temperature, damping, value = np.inf, 1.0, 0.0
     for factor in np.geomspace(3.0, 0.1, steps).tolist():
         cost = squared_distances(x, centers)
         gap = 0.0
@@ -118,7 +118,7 @@ def anneal(
             nearest = torch.topk(cost + prices, 2, largest=False).values
             gap = float((nearest[:, 1] - nearest[:, 0]).median())
         wanted = factor * gap
-        if temperature is not None:  # a gap is small, too, while centres share a place: cool slowly, never heat
+        if temperature < np.inf:  # a gap is small, too, while centres share a place: cool slowly, never heat
             wanted = min(max(wanted, _COOLING * temperature), temperature)
         floor = 1e-6 * float(cost.mean())  # many equal samples: no gap to measure
         temperature = max(wanted, floor, torch.finfo(x.dtype).tiny)

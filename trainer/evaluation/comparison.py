@@ -25,7 +25,7 @@ def save_comparison(path: Path, data: SegmentationData, runs: dict[str, Path]) -
 
     Shown are the validation images with the most classes, where the rare ones are.
     """
-    targets = {sample.id: np.unique(data.read_mask(sample.label)) for sample in data.validation}
+    targets = {sample.id: np.unique(data.read_mask(sample.mask)) for sample in data.validation}
     shown = sorted(data.validation, key=lambda sample: (-len(targets[sample.id]), sample.id))[:SCENES]
     scenes = []
     for sample in shown:
@@ -64,7 +64,7 @@ def _block(scenes: list[list[Image.Image]], headings: tuple[str, ...], width: in
     top = LINE
     for scene, (drawn, height) in zip(scenes, sizes, strict=True):
         for column, picture in enumerate(scene):
-            resampling = Image.NEAREST if column else Image.BICUBIC
+            resampling = Image.Resampling.NEAREST if column else Image.Resampling.BICUBIC
             left = column * (width + GAP) + (width - drawn) // 2
             block.paste(picture.resize((drawn, height), resampling), (left, top))
         top += height + GAP
@@ -88,5 +88,5 @@ def _legend(classes: list[tuple[str, tuple[int, ...]]], width: int) -> Image.Ima
     return legend
 
 
-def _font() -> ImageFont.FreeTypeFont:
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(15)

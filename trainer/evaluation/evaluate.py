@@ -157,7 +157,8 @@ def summary_lines(results: Results) -> list[str]:
         "boundary_iou": "boundary IoU",
         "expected_calibration_error": "calibration error",
     }
-    shown = [f"{title} {percent(results[name])}" for name, title in names.items() if name in results]
+    scores = dict[str, Any](results)
+    shown = [f"{title} {percent(scores[name])}" for name, title in names.items() if name in scores]
     lines += [", ".join(shown)] if shown else []
     if "last" in results:
         last = results["last"]["mean_iou"]

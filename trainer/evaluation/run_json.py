@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, ConfigDict, TypeAdapter
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, with_config
 from typing_extensions import NotRequired, TypedDict  # pydantic asks for these below Python 3.12
 
 from utils.commands import command
@@ -16,10 +16,10 @@ _TYPES = ConfigDict(strict=True, extra="allow")
 Time = Annotated[str, AfterValidator(lambda text: text if datetime.fromisoformat(text) else text)]
 
 
+@with_config(_TYPES)
 class Made(TypedDict):
     """When and on what a stage was done."""
 
-    __pydantic_config__ = _TYPES
     began: Time
     ended: Time
     python: str
@@ -29,6 +29,7 @@ class Made(TypedDict):
     resumed_at: NotRequired[int]
 
 
+@with_config(_TYPES)
 class Stage(TypedDict):
     """A stage's entry in ``stages.json``: what it was made from, with which configuration, how, and what it wrote.
 
@@ -36,7 +37,6 @@ class Stage(TypedDict):
     (``utils.fingerprint``) by part of the data and by file.
     """
 
-    __pydantic_config__ = _TYPES
     source: str
     config: dict[str, Any]
     made: Made
@@ -44,18 +44,18 @@ class Stage(TypedDict):
     outputs: NotRequired[dict[str, str]]
 
 
+@with_config(_TYPES)
 class LastModel(TypedDict):
     """Scores of the model at the end of the schedule, beside the best by validation."""
 
-    __pydantic_config__ = _TYPES
     mean_iou: float
     iou: dict[str, float | None]
 
 
+@with_config(_TYPES)
 class Results(TypedDict):
     """``results.json``: scores of ``--test``; null for the IoU of a class that does not occur."""
 
-    __pydantic_config__ = _TYPES
     mean_iou: float
     iou: dict[str, float | None]
     confusion: list[list[int]]
@@ -71,10 +71,10 @@ class Results(TypedDict):
     last: NotRequired[LastModel]
 
 
+@with_config(_TYPES)
 class Entry(TypedDict):
     """A line of ``history.jsonl``; beside these the losses, each a number under the name of the training step."""
 
-    __pydantic_config__ = _TYPES
     iteration: int
     epoch: NotRequired[int]
     lr: NotRequired[dict[str, float]]
@@ -99,8 +99,8 @@ def _square(results: Results) -> Results:
 
 
 _STAGES = TypeAdapter(dict[str, Stage])
-_RESULTS = TypeAdapter(Annotated[Results, AfterValidator(_square)])
-_ENTRY = TypeAdapter(Annotated[Entry, AfterValidator(_only_numbers)])
+_RESULTS: TypeAdapter[Results] = TypeAdapter(Annotated[Results, AfterValidator(_square)])
+_ENTRY: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, AfterValidator(_only_numbers)])
 
 
 def read_stages(path: Path) -> dict[str, Stage]:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from models import USRN, Baseline, build_network
+from models import USRN, Baseline, Segmentor, build_network
 from models.batch_norm import synchronise_batch_norm
 from trainer.methods.baseline import BaselineStep
 from trainer.methods.usrn import USRNStep
@@ -30,17 +30,17 @@ def make_network(config: Config, n_classes: int, n_subclasses: int | None) -> Ba
     )
 
 
-def load_imagenet(network: nn.Module, config: Config) -> None:
+def load_imagenet(network: Segmentor, config: Config) -> None:
     """Give the trunk its ImageNet weights, from ``pretrained/`` or fetched there."""
     from models.imagenet import imagenet_weights, load_imagenet_weights  # torchvision takes seconds to import
 
     load_imagenet_weights(network, imagenet_weights(config.model.layers, PRETRAINED))
 
 
-def make_step(config: Config, network: nn.Module, subclasses: SubclassTable | None) -> nn.Module:
+def make_step(config: Config, network: Segmentor, subclasses: SubclassTable | None) -> nn.Module:
     """The training step of the configuration's method; a baseline has no subclasses."""
     model = config.model
-    if subclasses is None:
+    if subclasses is None or not isinstance(network, USRN):
         return BaselineStep(network, supervised_w=model.supervised_w)
     return USRNStep(
         network,

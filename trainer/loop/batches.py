@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from dataloaders.geometry import LABELLED_SCALES, UNLABELLED_SCALES, Geometry
 from dataloaders.loaders import DrawSampler, training_loader
@@ -49,7 +50,7 @@ class TrainingBatches:
         self._skip_bad = config.data.on_bad_sample == "skip"
         self._bad: Counter[str] = Counter()  # draws that were replaced, by what was wrong with the sample
         self._logged: set[str] = set()
-        common = {
+        common: dict[str, Any] = {
             "seed": config.random_seed,
             "skip_bad": self._skip_bad,
             "cache_bytes": int(config.data.cache_gb * 1e9),
@@ -71,7 +72,9 @@ class TrainingBatches:
             first = min(max(start, unsupervised_from), iterations)
             self.unlabelled = self._loader(unlabelled, unsupervised, UNLABELLED, first)
 
-    def _loader(self, dataset: Dataset, stream: StreamConfig, number: int, start: int) -> DataLoader:
+    def _loader(
+        self, dataset: LabelledStream | UnlabelledStream, stream: StreamConfig, number: int, start: int
+    ) -> DataLoader:
         sampler = DrawSampler(
             len(dataset), stream.batch_size, self.iterations, seed=self._seed, stream=number, start=start,
             rank=rank(), world_size=world_size(),

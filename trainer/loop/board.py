@@ -111,7 +111,7 @@ class Board:
         """Scores of a validation; shares of every class among labels and used pseudo labels since the last one."""
         if not is_main():
             return
-        entry = {"iteration": iteration, "epoch": epoch + 1, "val_mean_iou": result.mean_iou}
+        entry: dict[str, object] = {"iteration": iteration, "epoch": epoch + 1, "val_mean_iou": result.mean_iou}
         entry |= {"train_mean_iou": train.mean_iou, "val_iou": result.iou.nan_to_num(-1).tolist()}
         shares = {"label_shares": label_shares, "pseudo_label_shares": pseudo_label_shares}
         shares = {name: values for name, values in shares.items() if values is not None}
@@ -131,7 +131,7 @@ class Board:
 
     def _by_class(self, group: str, values: list[float], iteration: int) -> None:
         for name, value in zip(self.classes, values, strict=True):
-            if value == value:
+            if self.writer is not None and value == value:
                 self.writer.add_scalar(f"{group}/{name}", value, iteration)
 
     def pictures_due(self, config: Config, schedule: Schedule, epoch: int) -> bool:
@@ -149,7 +149,7 @@ class Board:
 
     def keep_unlabelled(self, batch: dict[str, Tensor], out: dict[str, Tensor]) -> None:
         """What became of the unlabelled images: the first of a batch, and what ``USRNStep`` returned for it."""
-        if "pseudo_label" not in out:
+        if self.subclasses is None or "pseudo_label" not in out:
             return
         views = [denormalise(batch[name][:PICTURES]).cpu() for name in ("u_weak", "u_strong")]
         class_label = out["p_cls"][:PICTURES].argmax(1)

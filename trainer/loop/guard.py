@@ -49,7 +49,7 @@ class StepGuard:
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         size = total.detach() + nn.utils.get_total_norm(gradients)
         bad = all_sum((~torch.isfinite(size)).float()).clamp_(max=1)
-        self.optimizer.found_inf = bad
+        self.optimizer.found_inf = bad  # type: ignore[attr-defined] # as GradScaler does
         self.optimizer.step()
         statistics = torch.where(bad > 0, self._kept, self._flat_statistics())
         for buffer, value in zip(self._statistics, statistics.split(self._sizes), strict=True):

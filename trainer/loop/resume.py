@@ -125,7 +125,7 @@ def checkpoint_to_go_on_from(config: Config, inputs: dict[str, str], resume: str
         return origin
     origin = None if force else _newest_good(config)
     state = origin.state if origin is not None else None
-    if state is None:
+    if origin is None or state is None:
         return None
     path = origin.path
     advice = "Give this run another experim_name, or start it over with --force."

@@ -62,7 +62,7 @@ class Trainer:
             load_imagenet(self.network, config)
         step = make_step(config, self.network, subclasses).to(device)
         if device.type == "cuda":
-            step = step.to(memory_format=torch.channels_last)
+            step = step.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in PyTorch's stubs
         precision = choose_precision(config.trainer.precision, device)
         self.autocast = autocast(precision, device)
         self.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**10, enabled=precision == "fp16")
@@ -84,7 +84,7 @@ class Trainer:
             subclass_dir=config.subclass_dir if subclasses else None,
             n_subclasses=subclasses.n_subclasses if subclasses else 0,
         )
-        self.validation = whole_image_loader(config, data, data.validation, device) if config.trainer.val else None
+        self.validation = whole_image_loader(config, data, data.validation if config.trainer.val else (), device)
         self.board = Board(config, data, self.iteration, self.epochs_done, subclasses)
         self.stop = StopRequest()
 

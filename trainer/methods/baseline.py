@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataloaders.reading import IGNORE
-from models import Baseline
+from models import Segmentor
 from models.deeplab import upsample
 from utils.distributed import all_mean
 
@@ -23,7 +23,7 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 class BaselineStep(nn.Module):
     """Images and masks in, losses out. Gradients are the caller's."""
 
-    def __init__(self, network: Baseline, *, supervised_w: float = 1.0):
+    def __init__(self, network: Segmentor, *, supervised_w: float = 1.0):
         super().__init__()
         self.network = network
         self.supervised_w = supervised_w

@@ -76,6 +76,8 @@ class USRNStep(nn.Module):
         As the configuration's keys of the same names.
     """
 
+    class_of_subclass: Tensor
+
     def __init__(
         self,
         network: USRN,
@@ -126,7 +128,7 @@ class USRNStep(nn.Module):
         out = {"Ls": Ls.detach(), "Ls_sub": Ls_sub.detach(), "prediction": logits.detach().argmax(1)}
 
         if u_weak is not None:
-            strong, sub_strong = self._classify(*unlabelled, pool=self.downsample)
+            strong, sub_strong = self._classify(unlabelled[0], pool=self.downsample)
             with torch.no_grad():
                 weak, sub_weak = self._classify(self._features(u_weak)[0], pool=self.downsample)
                 p_cls, p_sub = weak.float().softmax(1), sub_weak.float().softmax(1)

@@ -132,9 +132,9 @@ class _Rehearsal:
         first = np.cumsum([0, *table.counts[:-1]])
         kind = np.uint8 if table.n_subclasses <= 255 else np.uint16
         for sample in self.data.labelled:
-            classes = self.data.read_mask(sample.label)
+            classes = self.data.read_mask(sample.mask)
             values = np.where(classes == IGNORE, np.iinfo(kind).max, first[classes]).astype(kind)
-            Image.fromarray(values).save(self.folder / sample.label.name, "PNG")
+            Image.fromarray(values).save(self.folder / sample.mask.name, "PNG")
         (self.folder / TABLE).write_text(json.dumps(asdict(replace(table, made_from={}, maps=""))))
 
     def trainer(self, *, unsupervised: bool, batch: int | None = None, crop: int | None = None) -> Trainer:

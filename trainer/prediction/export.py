@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,9 @@ _NAMES = {0: "batch", 2: "height", 3: "width"}
 
 class Exported(nn.Module):
     """Images as other programs have them → class logits; padding and normalisation are inside."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -88,6 +92,7 @@ def _to_onnx(network: Exported, classes: str) -> tuple[bytes, Callable[[Tensor],
         output_names=["logits"],
         dynamic_shapes={"image": _NAMES},
     )
+    program = cast(torch.onnx.ONNXProgram, program)  # None is what the old exporter gives
     program.model.metadata_props["classes"] = classes
     contents = program.model_proto.SerializeToString()
     if find_spec("onnxruntime") is None:

@@ -51,13 +51,11 @@ def mean_over_views(
     image: np.ndarray, scales: Sequence[float], flip: bool, logits_of: Callable[[np.ndarray], Tensor]
 ) -> Tensor:
     """The mean logits of an image at all scales, mirrored or not: uint8 (H, W, 3) → (C, H, W)."""
-    total, count = None, 0
-    for scale in scales:
-        for mirror in (False, True) if flip else (False,):
-            logits = _view(image, scale, mirror, logits_of)
-            total = logits if total is None else total.add_(logits)
-            count += 1
-    return total.div_(count) if count > 1 else total
+    views = [(scale, mirror) for scale in scales for mirror in ((False, True) if flip else (False,))]
+    total = _view(image, *views[0], logits_of)
+    for view in views[1:]:
+        total.add_(_view(image, *view, logits_of))
+    return total.div_(len(views)) if len(views) > 1 else total
 
 
 def _view(image: np.ndarray, scale: float, mirror: bool, logits_of: Callable[[np.ndarray], Tensor]) -> Tensor:
@@ -80,12 +78,12 @@ def slide(image: Tensor, logits_of: WholeImages, window: int) -> Tensor:
     height, width = image.shape[1:]
     places = [(top, left) for top in _starts(height, window) for left in _starts(width, window)]
     shape = min(window, height), min(window, width)
-    total = count = None
+    total = count = torch.zeros(0)
     for first in range(0, len(places), WINDOWS_AT_ONCE):
         some = places[first : first + WINDOWS_AT_ONCE]
         crops = torch.stack([image[:, top : top + shape[0], left : left + shape[1]] for top, left in some])
         for (top, left), logits in zip(some, logits_of(crops, [shape] * len(some)), strict=True):
-            if total is None:
+            if not len(total):  # the classes are known, and the device
                 total, count = logits.new_zeros(len(logits), height, width), logits.new_zeros(height, width)
             total[:, top : top + shape[0], left : left + shape[1]] += logits.softmax(0)
             count[top : top + shape[0], left : left + shape[1]] += 1

@@ -40,13 +40,13 @@ def logits_in_rows(
         return
     row_windows, column_windows = (_windows(side, window, overlap) for side in (height, width))
     next_tops = [top for top, _ in row_windows[1:]] + [height]
-    unfinished = None
+    unfinished: Tensor | None = None
     for (top, row_weights), next_top in zip(row_windows, next_tops, strict=True):
-        bottom, band = top + len(row_weights), None
+        bottom, band = top + len(row_weights), torch.zeros(0)
         for left, column_weights in column_windows:
             right = left + len(column_weights)
             part = logits(image[top:bottom, left:right])
-            if band is None:
+            if not len(band):  # the classes are known, and the device
                 band = part.new_zeros(len(part), bottom - top, width)
             weights = row_weights[:, None] * column_weights
             band[:, :, left:right] += part * weights.to(part.device)

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
@@ -76,7 +76,8 @@ class Runner:
 
     def run(self) -> bool:
         """Do all jobs; False where they were stopped on request."""
-        waiting, running, done = dict(self.jobs), {}, set()
+        waiting, done = dict(self.jobs), set[str]()
+        running: dict[Future, str] = {}
         with ThreadPoolExecutor(self.at_once) as pool, self._stop:
             while waiting or running:
                 for name, job in list(waiting.items()):

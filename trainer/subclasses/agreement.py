@@ -36,7 +36,7 @@ def check_subclass_maps(config: Config, data: SegmentationData) -> None:
     number = min(LOOKED_AT, len(data.labelled))
     for at in range(number):
         sample = data.labelled[at * len(data.labelled) // number]
-        mask = data.read_mask(sample.label)
+        mask = data.read_mask(sample.mask)
         subclasses = read_subclass_map(subclass_map_path(config.subclass_dir, sample), table.n_subclasses)
         if subclasses.shape != mask.shape:
             continue  # the stream says so, with both files

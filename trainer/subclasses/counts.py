@@ -40,7 +40,7 @@ def subclass_counts(config: Config, samples_per_class: np.ndarray) -> list[int]:
             )
         source = "the paper"
     else:
-        counts = automatic_counts(samples_per_class, config.subclass_quantile, 1.0 if rule == "auto" else rule)
+        counts = automatic_counts(samples_per_class, config.subclass_quantile, 1.0 if isinstance(rule, str) else rule)
         source = f"the rule {rule}"
     if sum(counts) > MAX_SUBCLASSES:
         raise UsageError(

@@ -1,15 +1,16 @@
 """Stage 2: the pixel features of the labelled images (docs/method.md section 7)."""
 
 import shlex
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from dataloaders.photometry import to_unit
 from dataloaders.sets.description import SegmentationData
+from models import Segmentor
 from trainer.prediction.whole_image import prepare, whole_image_loader
 from utils.commands import command
 from utils.config import Config
@@ -20,7 +21,7 @@ from utils.logger import progress
 
 
 @torch.inference_mode()
-def save_features(config: Config, data: SegmentationData, network: nn.Module, device: torch.device) -> int:
+def save_features(config: Config, data: SegmentationData, network: Segmentor, device: torch.device) -> int:
     """Write every labelled image's feature, float16 (out_dim, h, w) at stride 8, to ``features/<image id>.npy``.
 
     The whole reflect-padded image goes through the network in evaluation mode, in float32 and with its batch norms as
@@ -45,7 +46,7 @@ def save_features(config: Config, data: SegmentationData, network: nn.Module, de
                     f"{sample.image}: its feature is not finite; the baseline has diverged. Train stage 1 again with a "
                     "lower optimizer.args.lr."
                 )
-            write_atomically(folder / f"{sample.id}.npy", lambda file, array=feature: np.save(file, array))
+            write_atomically(folder / f"{sample.id}.npy", partial(np.save, arr=feature))
     barrier()
     return len(data.labelled)
 

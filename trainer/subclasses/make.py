@@ -100,8 +100,8 @@ def _cluster(
     """
     if n_clusters == 1:
         return np.zeros(sum(image.per_class[index] for image in samples.images), np.int32), 0.0
-    bounds = {} if config.clustering_algorithm == "balanced_kmeans" else {"size_min": 1}
-    estimator = BalancedKMeans(n_clusters, random_state=config.random_seed, device=device, **bounds)
+    size_min = None if config.clustering_algorithm == "balanced_kmeans" else 1
+    estimator = BalancedKMeans(n_clusters, size_min=size_min, random_state=config.random_seed, device=device)
     with progress(desc=title, unit="it") as bar:
 
         def show(iteration: int, inertia: float) -> None:
@@ -141,7 +141,7 @@ class _FinishedClasses:
 
     def __init__(self, config: Config, images: list[ImageSamples]):
         self.folder = config.subclass_dir / FINISHED_CLASSES
-        files = [(str(path), path.stat().st_mtime_ns) for image in images for path in (image.path, image.sample.label)]
+        files = [(str(path), path.stat().st_mtime_ns) for image in images for path in (image.path, image.sample.mask)]
         made_from = [gather(files), config.clustering_algorithm, config.random_seed, config.ignore_index]
         self.key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
 

@@ -26,13 +26,16 @@ def counts_of_originals(config: Config, data: SegmentationData) -> tuple[int, ..
         The maps fit the masks by the counts of no published split.
     """
     own = paper_counts(config)
-    candidates = [own, *(counts for (name, _), counts in PAPER_COUNTS.items() if name == config.dataset)]
+    candidates = [
+        *([own] if own is not None else []),
+        *(counts for (name, _), counts in PAPER_COUNTS.items() if name == config.dataset),
+    ]
     agreeing, compared = np.zeros(len(candidates), np.int64), 0
     for sample in data.labelled[:COMPARED_IMAGES]:
         path = subclass_map_path(config.subclass_dir, sample)
         if not path.is_file():
             continue  # the stream says so
-        subclasses, classes = read_subclass_map(path, np.iinfo(np.uint8).max), data.read_mask(sample.label)
+        subclasses, classes = read_subclass_map(path, np.iinfo(np.uint8).max), data.read_mask(sample.mask)
         if subclasses.shape != classes.shape:
             continue
         both = (subclasses != IGNORE) & (classes != IGNORE)

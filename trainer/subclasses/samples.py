@@ -56,10 +56,10 @@ class ImageSamples:
         self.sample = sample
         self.path = features_dir(config) / f"{sample.id}.npy"
         again = f"Run stage 2 again: {features_command(config)} --force"
-        for path, what in ((sample.image, "image"), (sample.label, "label")):
+        for path, what in ((sample.image, "image"), (sample.mask, "label")):
             if not path.is_file():
                 raise UsageError(f"{path}: the {what} that belongs to {self.path} is gone. Put it back.")
-        if sample.label.name == PICTURE:
+        if sample.mask.name == PICTURE:
             raise UsageError(f"{sample.label}: stage 3 needs this name for a picture. Rename image and mask.")
         if not self.path.is_file():
             raise UsageError(
@@ -69,7 +69,7 @@ class ImageSamples:
             shape = self._feature().shape
         except (ValueError, EOFError, OSError, OverflowError, TypeError) as error:  # whatever its header says
             raise UsageError(f"{self.path}: is no feature file, or a damaged one ({error}). {again}") from None
-        mask = data.read_mask(sample.label)
+        mask = data.read_mask(sample.mask)
         height, width = mask.shape
         expected = (config.model.out_dim, -(-height // FEATURE_STRIDE), -(-width // FEATURE_STRIDE))
         if shape != expected:
@@ -111,7 +111,7 @@ class ImageSamples:
         if kind is np.uint8:  # a palette image is not filtered, so it is read twice as fast, and shows its subclasses
             image.putpalette(voc_palette().tobytes())
         image.save(buffer, "PNG")
-        write_whole(folder / self.sample.label.name, buffer.getvalue())
+        write_whole(folder / self.sample.mask.name, buffer.getvalue())
 
     def _feature(self) -> np.ndarray:
         """(out_dim, h, w), read from disk where it is used."""
@@ -162,7 +162,8 @@ class ClassSamples:
         return self.read.pop(index)
 
     def _read_next(self) -> None:
-        group, size = [], 0
+        group: list[int] = []
+        size = 0
         while self.waiting and (not group or size + self.bytes[self.waiting[0]] <= self.limit):
             group.append(self.waiting.pop(0))
             size += self.bytes[group[-1]]
@@ -181,7 +182,7 @@ def samples_per_class(data: SegmentationData) -> np.ndarray:
     n_classes = len(data.classes)
     total = np.zeros(n_classes, np.int64)
     for sample in progress(data.labelled, desc="labelled masks", unit="mask"):
-        mask = data.read_mask(sample.label)
+        mask = data.read_mask(sample.mask)
         positions = resize_nearest(mask, tuple(-(-side // FEATURE_STRIDE) for side in mask.shape))
         total += np.bincount(positions[positions != IGNORE], minlength=n_classes)
     return total

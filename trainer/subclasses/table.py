@@ -94,7 +94,7 @@ def _agreeing(table: SubclassTable) -> SubclassTable:
     return table
 
 
-_TABLE = TypeAdapter(Annotated[SubclassTable, AfterValidator(_agreeing)])
+_TABLE: TypeAdapter[SubclassTable] = TypeAdapter(Annotated[SubclassTable, AfterValidator(_agreeing)])
 
 
 def read_subclass_table(config: Config, data: SegmentationData) -> SubclassTable:

@@ -93,7 +93,7 @@ def _read(path: Path, place: Path) -> _Annotation:
 
 def _draw(work: tuple[Path, _Annotation], source: Path, folder: Path, index_of: dict[str, int]) -> None:
     path, annotation = work
-    mask = Image.new("L", (annotation.imageWidth, annotation.imageHeight))
+    mask = Image.new("L", (annotation.imageWidth or 0, annotation.imageHeight or 0))  # _read has filled them in
     for shape in annotation.shapes:
         _draw_shape(mask, shape, index_of.get(shape.label, 0), path)
     target = folder / path.relative_to(source).with_suffix(".png")

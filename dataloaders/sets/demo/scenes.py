@@ -171,14 +171,14 @@ def _least_hidden(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Coverage ``(H, W)`` and centre of ``outline`` at the emptiest of a few random places."""
     height, width = mask.shape
-    best = None
-    for _ in range(DIFFICULTY.placements):
+
+    def place() -> tuple[float, np.ndarray, np.ndarray]:
         centre = np.array([rng.uniform(margin, width - margin), rng.uniform(margin, height - margin)])
         alpha = _filled([contour + centre for contour in outline], height, width)
-        overlap = float((alpha * (mask > 0)).sum())
-        if best is None or overlap < best[0]:
-            best = overlap, alpha, centre
-    return best[1], best[2]
+        return float((alpha * (mask > 0)).sum()), alpha, centre
+
+    _, alpha, centre = min((place() for _ in range(DIFFICULTY.placements)), key=lambda found: found[0])
+    return alpha, centre
 
 
 def _filled(contours: list[np.ndarray], height: int, width: int) -> np.ndarray:

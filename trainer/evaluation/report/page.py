@@ -2,6 +2,7 @@
 
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ def write_report(
     data: SegmentationData,
     *,
     evaluated: bool = True,
-    made: dict[str, dict] | None = None,
+    made: dict[str, Any] | None = None,
     network: nn.Module | None = None,
     device: torch.device | None = None,
 ) -> Path:
@@ -42,7 +43,7 @@ def write_report(
     baseline = None if config.name == BASELINE else read_run("baseline", config.baseline_dir, data)
     compared = baseline if baseline is not None and run.results and baseline.results else None
     groups = choose(run.images, compared.images if compared else {})
-    if network is not None:
+    if network is not None and device is not None:
         shown = {id_ for group in groups for id_ in group.ids}
         save_entropy_maps(run.folder, config, data, shown, network, device)
     bodies = {

@@ -77,14 +77,14 @@ def save_entropy_maps(
 
 def mask_picture(mask: np.ndarray, palette: np.ndarray) -> str:
     """A mask of class indices (H, W), ``IGNORE`` among them, in the data set's colours."""
-    small = _small(Image.fromarray(mask.astype(np.uint8)), Image.NEAREST)
+    small = _small(Image.fromarray(mask.astype(np.uint8)), Image.Resampling.NEAREST)
     small.putpalette(palette.tobytes())
     return _data_uri(small, "png", optimize=True)
 
 
 def entropy_picture(path: Path) -> str:
     values = read_mask(path, 256, ignore_index=256)  # all values mean something here
-    small = _small(Image.fromarray(values.astype(np.uint8)), Image.BILINEAR)
+    small = _small(Image.fromarray(values.astype(np.uint8)), Image.Resampling.BILINEAR)
     return _jpeg(Image.fromarray(_entropy_palette()[np.asarray(small)]))
 
 
@@ -116,7 +116,7 @@ def _small(image: Image.Image, resampling: int) -> Image.Image:
 
 
 def _jpeg(image: Image.Image) -> str:
-    return _data_uri(_small(image, Image.LANCZOS), "jpeg", quality=82)
+    return _data_uri(_small(image, Image.Resampling.LANCZOS), "jpeg", quality=82)
 
 
 def _data_uri(image: Image.Image, kind: str, **options) -> str:

@@ -35,7 +35,7 @@ class RunFiles:
 
     def curve(self, key: str, style: str, name: str | None = None) -> Curve:
         """The curve of a key of the history."""
-        entries = [entry for entry in self.history if key in entry]
+        entries: list[dict[str, Any]] = [dict(entry) for entry in self.history if key in entry]
         return Curve(name or key, [entry["iteration"] for entry in entries], [entry[key] for entry in entries], style)
 
     def iou(self, class_name: str | None) -> float:

@@ -19,7 +19,7 @@ SCORES = {
 
 def scores(run: RunFiles, baseline: RunFiles | None) -> str:
     """The other scores, the last model beside the best, and how confident predictions compare with right ones."""
-    found = [_other_scores(of_run.results) for of_run in (baseline, run) if of_run is not None]
+    found = [_other_scores(dict(of_run.results)) for of_run in (baseline, run) if of_run is not None]
     if not found[-1]:
         return ""
     rows = []
