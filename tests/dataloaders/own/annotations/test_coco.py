@@ -53,9 +53,18 @@ def test_object_is_drawn_with_the_index_of_its_category_in_the_files_order(tmp_p
 def test_compressed_run_lengths_are_those_of_pycocotools(tmp_path):
     from pycocotools import mask as coco
 
-    runs = coco.encode(np.asfortranarray(filled(((1, 5), (3, 9), 1))))
-    mask, _ = drawn(tmp_path, annotation({"size": [8, 10], "counts": runs["counts"].decode()}))
-    assert np.array_equal(mask, filled(((1, 5), (3, 9), 1)))
+    rng = np.random.default_rng(0)
+    for number, share in enumerate((0.02, 0.5, 0.98)):
+        expected = (rng.random((8, 10)) < share).astype(np.uint8)
+        runs = coco.encode(np.asfortranarray(expected))
+        mask, _ = drawn(tmp_path / str(number), annotation({"size": [8, 10], "counts": runs["counts"].decode()}))
+        assert np.array_equal(mask, expected)
+
+
+@pytest.mark.parametrize("text", ["", "P", "oooooooooo", "\u00e9", "0" * 90, "99999", "~~~~"])
+def test_damaged_run_lengths_are_refused_before_any_decoder_sees_them(tmp_path, text):
+    with pytest.raises(UsageError, match="run lengths"):
+        drawn(tmp_path, annotation({"size": [8, 10], "counts": text}))
 
 
 def test_object_of_several_polygons_is_their_union(tmp_path):
