@@ -43,6 +43,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     own.add_argument("--name", help="name of the data set and its runs: configs/<name>_{baseline,usrn}.json")
     own.add_argument("--classes", metavar="FILE", help="the classes: a name a line, optionally with red green blue")
     own.add_argument("--ignore", nargs="+", metavar="VALUE", help="mask values that are no class; none: all are one")
+    _flag(
+        own.add_argument, "--snap", help="take values of compression and smoothing to the nearest main value or colour"
+    )
     _flag(own.add_argument, "--dry_run", help="print the decisions, draw masks over images, and write nothing else")
     own.add_argument("--labelled", type=int, metavar="N", help="train with N masks only; default: all")
     options = parser.parse_args(arguments)
@@ -73,7 +76,7 @@ def _check_own_data(parser: argparse.ArgumentParser, options: argparse.Namespace
     again = options.init_data.endswith(".json")
     if options.config or not (options.masks or again) or not options.name:
         parser.error("--init_data needs --masks and --name, and no --config")
-    if again and (options.classes or options.ignore or options.labelled):
+    if again and (options.classes or options.ignore or options.snap or options.labelled):
         parser.error("--init_data with a dataset.json takes classes, values and lists from there; edit the file")
     if options.ignore is not None:
         values = [] if options.ignore == ["none"] else options.ignore
@@ -188,6 +191,7 @@ def init(options: argparse.Namespace) -> None:
         name=options.name,
         classes=Path(options.classes) if options.classes else None,
         ignore=options.ignore,
+        snap=options.snap,
         labelled=options.labelled,
         force=options.force,
         dry_run=options.dry_run,

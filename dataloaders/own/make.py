@@ -2,10 +2,13 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
 
 from dataloaders.check import range_of
 from dataloaders.images import ImageLook, look_at_image
@@ -13,11 +16,14 @@ from dataloaders.own.annotations.drawn import NO_CLASS
 from dataloaders.own.annotations.read import draw_annotations
 from dataloaders.own.classes import ClassProposal, propose_classes
 from dataloaders.own.masks import (
+    IGNORE,
+    TRANSPARENT,
     MaskContents,
     are_read_by_colour,
     check_sizes,
     look_at_mask,
-    pixels_of,
+    refuse_unclear,
+    statistics_of,
     write_index_mask,
 )
 from dataloaders.own.pairs import Pairs, find_pairs
@@ -29,6 +35,7 @@ from utils.folders import replacing
 from utils.palette import palette_of
 from utils.parallel import cores, for_each
 
+Look = TypeVar("Look")
 UNFINISHED = ".unfinished"
 """In a data set's folder until its configurations are there, too."""
 
@@ -43,6 +50,8 @@ class OwnData:
         What the header of every image says.
     pixels
         Pixels of every class index by image id, for the images that have masks.
+    unclassed
+        Pixels of every value, or colour, that is no class, by image id.
     by_colour
         Whether the colours of the masks said the class, not their values.
     """
@@ -54,6 +63,7 @@ class OwnData:
     classes: ClassProposal
     by_colour: bool
     pixels: dict[str, Counter]
+    unclassed: dict[str, Counter]
     split: Split
 
 
@@ -64,6 +74,7 @@ def make_own_data(
     *,
     class_file: Path | None = None,
     ignore: Sequence[int] | None = None,
+    snap: bool = False,
     n_labelled: int | None = None,
     given: Description | None = None,
 ) -> OwnData:
@@ -73,7 +84,7 @@ def make_own_data(
     ----------
     root
         Folder to make; one that is there is replaced.
-    class_file, ignore
+    class_file, ignore, snap
         As in ``propose_classes``.
     n_labelled
         Masks to train with; None takes all that validation leaves.
@@ -90,12 +101,16 @@ def make_own_data(
         if drawn is None:
             pairs = find_pairs(images_folder, masks_folder)
             pairs = replace(pairs, masks=pairs.masks | unite_masks(pairs.series, Path(workplace)))
-            return _make(root, images_folder, masks_folder, pairs, class_file, ignore, n_labelled, given)
-        if class_file is not None or ignore is not None:
-            raise UsageError(f"--classes and --ignore do not go with {masks_folder}, which names its classes itself.")
+            return _make(root, images_folder, masks_folder, pairs, class_file, ignore, snap, n_labelled, given)
+        if class_file is not None or ignore is not None or snap:
+            raise UsageError(
+                f"--classes, --ignore and --snap do not go with {masks_folder}, which names its classes itself."
+            )
         try:
             pairs = find_pairs(images_folder, drawn.folder)
-            own = _make(root, images_folder, masks_folder, pairs, drawn.class_file, [NO_CLASS], n_labelled, given)
+            own = _make(
+                root, images_folder, masks_folder, pairs, drawn.class_file, [NO_CLASS], False, n_labelled, given
+            )
         except UsageError as error:  # the masks that it names are drawn of these annotations
             raise UsageError(str(error).replace(str(drawn.folder.resolve()), str(masks_folder))) from None
         return replace(own, classes=replace(own.classes, notes=[*drawn.notes, *own.classes.notes]))
@@ -108,30 +123,37 @@ def _make(
     pairs: Pairs,
     class_file: Path | None,
     ignore: Sequence[int] | None,
+    snap: bool,
     n_labelled: int | None,
     given: Description | None,
 ) -> OwnData:
-    looks = for_each(look_at_image, list(pairs.images.values()), workers=cores(), label="images")
+    looks, contents = _look_at_all(list(pairs.images.values()), list(pairs.masks.values()))
     look_of = dict(zip(pairs.images, looks, strict=True))
-    contents = for_each(look_at_mask, list(pairs.masks.values()), workers=cores(), label="masks")
     masks = dict(zip(pairs.masks, contents, strict=True))
     check_sizes(masks, look_of)
+    if not (snap or (given and given.snap_to)):
+        refuse_unclear(contents)
 
     by_colour = are_read_by_colour(contents)
-    by_value = {id_: pixels_of(mask, by_colour) for id_, mask in masks.items()}
-    total: Counter = Counter()
-    for values in by_value.values():
-        total.update(values)
+    statistics = {id_: statistics_of(mask, by_colour) for id_, mask in masks.items()}
     if given is None:
-        colours = _palette_of(contents)
-        classes = propose_classes(total, by_colour=by_colour, colours=colours, class_file=class_file, ignore=ignore)
+        classes = propose_classes(
+            list(statistics.values()),
+            by_colour=by_colour,
+            colours=_palette_of(contents),
+            class_file=class_file,
+            ignore=ignore,
+            snap=snap,
+        )
     else:
-        classes = _given_classes(given, by_colour, set(total))
-    index_of = {value: index for index, value in enumerate(classes.values)}
-    pixels = {
-        id_: Counter({index_of[value]: count for value, count in values.items() if value in index_of})
-        for id_, values in by_value.items()
-    }
+        classes = _given_classes(given, by_colour, {value for one in statistics.values() for value in one.pixels})
+    pixels: dict[str, Counter] = {id_: Counter() for id_ in statistics}
+    unclassed: dict[str, Counter] = {id_: Counter() for id_ in statistics}
+    for id_, one in statistics.items():
+        found = list(one.pixels)
+        for value, index in zip(found, classes.indices(np.array(found)).tolist(), strict=True):
+            counts, key = (unclassed[id_], value) if index == IGNORE else (pixels[id_], index)
+            counts[key] += one.pixels[value]
     if given is None:
         split = split_masked({id_: set(counts) for id_, counts in pixels.items()}, n_labelled)
     else:
@@ -151,7 +173,9 @@ def _make(
         assumed=classes.notes,
         classes=list(classes.names),
         colours=list(classes.colours),
-        values=[f"#{value:06x}" if by_colour else value for value in classes.values],
+        values=[_written(value, by_colour) for value in classes.values],
+        aliases=[(_written(one, by_colour), _written(other, by_colour)) for one, other in classes.aliases.items()],
+        snap_to=None if classes.snap_to is None else [_written(value, by_colour) for value in classes.snap_to],
         labelled={id_: paths[id_] for id_ in split.labelled},
         validation={id_: paths[id_] for id_ in split.validation},
         unlabelled={id_: paths[id_] for id_ in unlabelled},
@@ -167,8 +191,44 @@ def _make(
         classes=classes,
         by_colour=by_colour,
         pixels=pixels,
+        unclassed=unclassed,
         split=split,
     )
+
+
+def _look_at_all(images: list[Path], masks: list[Path]) -> tuple[list[ImageLook], list[MaskContents]]:
+    """What is in all files; those that cannot be used are named in one message."""
+    looks = for_each(partial(_tried, look_at_image), images, workers=cores(), label="images")
+    contents = for_each(partial(_tried, look_at_mask), masks, workers=cores(), label="masks")
+    bad = [str(one) for one in (*looks, *contents) if isinstance(one, UsageError)]
+    if len(bad) == 1:
+        raise UsageError(bad[0])
+    if bad:
+        raise UsageError(f"{len(bad):,} files cannot be used: {some(bad, 10, ' ')}")
+    return (
+        [one for one in looks if not isinstance(one, UsageError)],
+        [one for one in contents if not isinstance(one, UsageError)],
+    )
+
+
+def _tried(look: Callable[[Path], Look], path: Path) -> Look | UsageError:
+    try:
+        return look(path)
+    except UsageError as error:
+        return error
+
+
+def _written(value: int, by_colour: bool) -> int | str:
+    """A value as the description has it."""
+    if value == TRANSPARENT:
+        return "transparent"
+    return f"#{value:06x}" if by_colour else value
+
+
+def _read(value: int | str) -> int:
+    if isinstance(value, int):
+        return value
+    return TRANSPARENT if value == "transparent" else int(value[1:], 16)
 
 
 def _given_classes(given: Description, by_colour: bool, found: set[int]) -> ClassProposal:
@@ -178,14 +238,17 @@ def _given_classes(given: Description, by_colour: bool, found: set[int]) -> Clas
         raise UsageError(
             f"{DESCRIPTION}: key values: give each of the {len(given.classes)} classes a value of its own."
         )
-    if any(isinstance(value, str) != by_colour for value in values):
+    aliases = {_read(one): _read(other) for one, other in given.aliases}
+    named = [*values, *(given.snap_to or [])]
+    if any(isinstance(value, str) != by_colour for value in named if value != "transparent"):
         kind = "colours (#rrggbb)" if by_colour else "numbers"
         raise UsageError(f"{DESCRIPTION}: key values: the masks are read by {kind}; write these.")
-    numbers = tuple(int(value[1:], 16) if isinstance(value, str) else value for value in values)
-    others = sorted(found - set(numbers))
-    shown = [f"#{value:06x}" if by_colour else str(value) for value in others]
+    numbers = tuple(map(_read, values))
+    snap_to = None if given.snap_to is None else tuple(map(_read, given.snap_to))
+    others = [] if snap_to else sorted(found - {*numbers, *aliases})
+    shown = [str(_written(value, by_colour)) for value in others]
     notes = [f"of the masks' values, {DESCRIPTION} does not list {some(shown)}: no class (ignored)"] if others else []
-    return ClassProposal(tuple(given.classes), tuple(given.colours), numbers, notes)
+    return ClassProposal(tuple(given.classes), tuple(given.colours), numbers, notes, aliases, snap_to, by_colour)
 
 
 def _given_split(given: Description, masked: set[str]) -> Split:
@@ -201,7 +264,7 @@ def _given_split(given: Description, masked: set[str]) -> Split:
 def _palette_of(masks: list[MaskContents]) -> dict[int, int]:
     colours: dict[int, int] = {}
     for mask in masks:
-        if mask.mode == "P":
+        if mask.mode in ("P", "PA"):
             colours |= mask.colours
     return colours
 
@@ -211,7 +274,7 @@ def _write(root: Path, description: Description, masks: dict[str, Path], classes
         (new / MASKS).mkdir()
         (new / UNFINISHED).touch()
         write = partial(
-            _write_mask, values=classes.values, by_colour=by_colour, palette=palette_of(tuple(classes.colours))
+            _write_mask, index_of=classes.indices, by_colour=by_colour, palette=palette_of(tuple(classes.colours))
         )
         pairs = [(source, new / MASKS / f"{id_}.png") for id_, source in masks.items()]
         for_each(write, pairs, workers=cores(), label="index masks")

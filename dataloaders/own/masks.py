@@ -1,21 +1,26 @@
 """What masks hold: class indices, palette or RGB colours; read, counted and written as index masks."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
-from PIL import Image
 
 from dataloaders.images import ImageLook
-from dataloaders.opening import opened
+from dataloaders.mask_file import MaskFile, read_mask_file
+from dataloaders.own.evidence import MaskStatistics
 from utils.errors import UsageError, some
-from utils.palette import save_mask
+from utils.palette import colour_codes, save_mask
 
 IGNORE = 255
-MASK_FORMATS = ("PNG", "BMP", "TIFF", "GIF", "WEBP", "JPEG")  # JPEG only to be refused by its name
-MAX_VALUES = 251  # 250 classes and one value for pixels without a class
+TRANSPARENT = -1
+"""The value, or colour, of pixels with alpha 0, whatever colour they hide."""
 _COLOUR_MODES = ("RGB", "RGBA")
+_MOST_VALUES = 4096  # of one mask that are counted: the most frequent ones
+_SOFT = 4  # levels of alpha, beyond which edges are smoothed
+_TOPS = (255, 65535, 0xFFFFFF)  # what may stand for no class: the greatest values of 8 and 16 bit, white
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,13 @@ class MaskContents:
     pixels
         Pixels of every value that occurs. The values are those of the file, or of an RGB picture its colours.
     colours
-        The colour of every value, where the file says one (palette, RGB).
+        The colour of every value, where the file says one (palette, RGB), or as viewers show it (gray).
+    solid
+        Pixels of every value whose eight neighbours have the same value.
+    lines
+        Pixels of 255, or of white, on lines between other values.
+    is_lossy, is_soft
+        Whether it is compressed as a photo, and whether its alpha has many levels.
 
     Colours are whole numbers, 0xRRGGBB.
     """
@@ -39,6 +50,10 @@ class MaskContents:
     size: tuple[int, int]
     pixels: dict[int, int]
     colours: dict[int, int]
+    solid: dict[int, int] = field(default_factory=dict)
+    lines: int = 0
+    is_lossy: bool = False
+    is_soft: bool = False
 
     @property
     def in_colour(self) -> bool:
@@ -52,72 +67,117 @@ def look_at_mask(path: Path) -> MaskContents:
     Raises
     ------
     UsageError
-        It cannot be read, or is a photo, or compressed as one.
+        It cannot be read as a mask.
     """
-    with _opened(path) as image:
-        if image.format == "JPEG":
-            raise UsageError(
-                f"{path}: is a JPEG, whose compression mixes the values of neighbouring classes. Save masks as PNG."
-            )
-        mode, values = image.mode, _values(image, path)
-        palette = image.getpalette("RGB") if mode == "P" else None
-    found, counts = np.unique(values, return_counts=True)
-    if len(found) > MAX_VALUES:
+    file = read_mask_file(path)
+    found, counts, local = _distinct(_codes(file))
+    values = found.tolist()
+    colours: dict[int, int] = {}
+    if file.values.ndim == 3:
+        colours = {value: value for value in values}
+    elif file.palette is not None:
+        codes = colour_codes(file.palette)
+        colours = {value: int(codes[value]) if value >= 0 else value for value in values}
+    elif file.values.dtype == np.uint8:
+        white = 255 if file.mode == "1" else 1
+        colours = {value: value * white * 0x010101 if value >= 0 else value for value in values}
+    solid, lines = np.zeros_like(counts), 0
+    if len(values) <= np.iinfo(np.uint16).max:
+        solid = _solid(local, len(values))
+        lines = max((_lines(local, values.index(top)) for top in _TOPS if top in values), default=0)
+    most = np.argsort(-counts, kind="stable")[:_MOST_VALUES].tolist()
+    return MaskContents(
+        path,
+        file.mode,
+        file.values.shape[:2],
+        {values[at]: int(counts[at]) for at in sorted(most)},
+        colours,
+        {values[at]: int(solid[at]) for at in most},
+        lines,
+        file.is_lossy,
+        _is_soft(file),
+    )
+
+
+def refuse_unclear(masks: Sequence[MaskContents]) -> None:
+    """Refuse masks whose pixels have to be moved to the nearest class, which ``--snap`` allows."""
+    lossy = [mask.path for mask in masks if mask.is_lossy]
+    if lossy:
         raise UsageError(
-            f"{path}: holds {len(found):,} different values; a mask has one for each of at most 250 classes. Is it a "
-            "photo, or a mask with smoothed edges?"
+            f"{some(lossy)}: {len(lossy)} masks are compressed as photos (JPEG), which mixes the values of "
+            "neighbouring classes. Save masks as PNG; or let --snap take each pixel to the nearest main value."
         )
-    colours = {}
-    if mode in _COLOUR_MODES:
-        colours = {int(value): int(value) for value in found}
-    elif palette is not None:
-        rows = np.zeros((256, 3), np.int64)
-        rows[: len(palette) // 3] = np.reshape(palette, (-1, 3))
-        colours = {int(value): int(_as_number(rows[value])) for value in found}
-    pixels = {int(value): int(count) for value, count in zip(found, counts, strict=True)}
-    return MaskContents(path, mode, values.shape, pixels, colours)
+    soft = [mask.path for mask in masks if mask.is_soft]
+    if soft:
+        raise UsageError(
+            f"{some(soft)}: {len(soft)} masks have smoothed edges of half-transparent pixels. Save them without; or "
+            "let --snap take pixels as opaque from half opacity on, and all others as transparent."
+        )
 
 
 def are_read_by_colour(masks: Sequence[MaskContents]) -> bool:
     """Whether the colours of the masks, and not their values, say the class.
 
-    They do in RGB pictures, and in palette pictures whose palettes contradict each other.
+    They do in RGB pictures; in palette pictures whose palettes contradict each other; and where two values of one
+    colour never share a mask. Empty gray masks, all 0, go with either.
     """
     coloured = [mask for mask in masks if mask.in_colour]
-    plain = [mask for mask in masks if mask.mode not in ("P", *_COLOUR_MODES)]
+    plain = [mask for mask in masks if mask.mode not in ("P", "PA", *_COLOUR_MODES) and set(mask.pixels) != {0}]
     if coloured and plain:
         raise UsageError(
             f"{coloured[0].path} is a colour picture and {plain[0].path} is not: the masks must be all of one kind."
         )
-    palettes = [mask for mask in masks if mask.mode == "P"]
+    if coloured:
+        return True
     known: dict[int, int] = {}
-    return bool(coloured) or any(
-        known.setdefault(value, colour) != colour for mask in palettes for value, colour in mask.colours.items()
+    palettes = [mask for mask in masks if mask.mode in ("P", "PA")]
+    if any(known.setdefault(value, colour) != colour for mask in palettes for value, colour in mask.colours.items()):
+        return True
+    if not palettes or any(not mask.colours for mask in masks):
+        return False
+    values_of: dict[int, set[int]] = {}
+    for mask in masks:
+        for value, colour in mask.colours.items():
+            values_of.setdefault(colour, set()).add(value if mask.mode not in _COLOUR_MODES else value & 0xFF)
+    doubles = [values for values in values_of.values() if len(values) > 1]
+    return bool(doubles) and not any(
+        len(set(mask.colours) & values) > 1 for mask in masks for values in doubles if mask.mode not in _COLOUR_MODES
     )
 
 
-def pixels_of(mask: MaskContents, by_colour: bool) -> dict[int, int]:
-    """Pixels of every value, or of every colour, of a mask."""
-    if by_colour:
-        found: dict[int, int] = {}
-        for value, count in mask.pixels.items():  # two values of a palette may have one colour
-            found[mask.colours[value]] = found.get(mask.colours[value], 0) + count
+def statistics_of(mask: MaskContents, by_colour: bool) -> MaskStatistics:
+    """What is counted of every value, or of every colour, of a mask."""
+
+    def read(counts: dict[int, int]) -> Counter:
+        found: Counter = Counter()
+        for value, count in counts.items():  # two values of a palette may have one colour
+            found[_meaning(mask, by_colour)(value)] += count
         return found
+
+    return MaskStatistics(read(mask.pixels), read(mask.solid), mask.lines)
+
+
+def _meaning(mask: MaskContents, by_colour: bool) -> Callable[[int], int]:
+    if by_colour:
+        return mask.colours.__getitem__
     if mask.mode in _COLOUR_MODES:
-        return {value & 0xFF: count for value, count in mask.pixels.items()}
-    return mask.pixels
+        return lambda value: value & 0xFF if value >= 0 else value
+    return lambda value: value
 
 
-def write_index_mask(source: Path, target: Path, values: Sequence[int], by_colour: bool, palette: np.ndarray) -> None:
-    """Write a mask of class indices: the index of each value in ``values``, 255 for any other."""
-    with _opened(source) as image:
-        found = _values(image.convert("RGB") if by_colour else image, source)
-    if not by_colour and image.mode in _COLOUR_MODES:
-        found = found & 0xFF
-    order = np.argsort(values)
-    ascending = np.asarray(values)[order]
-    at = np.searchsorted(ascending, found).clip(max=len(values) - 1)
-    save_mask(target, np.where(ascending[at] == found, order[at], IGNORE), palette)
+def write_index_mask(
+    source: Path, target: Path, index_of: Callable[[np.ndarray], np.ndarray], by_colour: bool, palette: np.ndarray
+) -> None:
+    """Write a mask of class indices; ``index_of`` gives those of values (or of colours), 255 for no class."""
+    file = read_mask_file(source)
+    found, _, local = _distinct(_codes(file))
+    if by_colour and file.values.ndim == 2:
+        rows = file.palette if file.palette is not None else np.repeat(np.arange(256)[:, None], 3, axis=1)
+        rows = rows * 255 if file.mode == "1" else rows
+        found = np.where(found >= 0, colour_codes(rows)[found.clip(0, 255)], found)
+    elif not by_colour and file.values.ndim == 3:
+        found = np.where(found >= 0, found & 0xFF, found)
+    save_mask(target, index_of(found).astype(np.uint8)[local], palette)
 
 
 def check_sizes(masks: dict[str, MaskContents], images: dict[str, ImageLook]) -> None:
@@ -132,30 +192,59 @@ def check_sizes(masks: dict[str, MaskContents], images: dict[str, ImageLook]) ->
 
 
 def is_gray(colour: int) -> bool:
-    return colour >> 16 == colour >> 8 & 0xFF == colour & 0xFF
+    return colour < 0 or colour >> 16 == colour >> 8 & 0xFF == colour & 0xFF
 
 
 def rgb(colour: int) -> tuple[int, int, int]:
+    """Red, green and blue of 0xRRGGBB; of a transparent pixel, black."""
+    colour = max(0, colour)
     return colour >> 16, colour >> 8 & 0xFF, colour & 0xFF
 
 
-def _as_number(colours: np.ndarray) -> np.ndarray:
-    """(..., 3) red, green, blue → (...) 0xRRGGBB."""
-    return (colours.astype(np.int64) << np.array([16, 8, 0])).sum(-1)
+def shown(value: int, by_colour: bool) -> str:
+    """A value, or a colour, for a person."""
+    if value == TRANSPARENT:
+        return "transparent"
+    return " ".join(map(str, rgb(value))) if by_colour else str(value)
 
 
-def _values(image: Image.Image, path: Path) -> np.ndarray:
-    """int64 (H, W): the values of a mask, or the colours of an RGB picture."""
-    if image.mode in _COLOUR_MODES:
-        return _as_number(np.asarray(image.convert("RGB")))
-    values = np.asarray(image)
-    if values.ndim != 2 or values.dtype.kind not in "bui":
-        raise UsageError(f"{path}: is a picture of mode {image.mode}, not a mask. Save it as an index or RGB PNG.")
-    return values.astype(np.int64)
+def _is_soft(file: MaskFile) -> bool:
+    return file.alpha is not None and np.count_nonzero(np.bincount(file.alpha.ravel(), minlength=256)[1:]) > _SOFT
 
 
-def _opened(path: Path) -> Image.Image:
-    """The decoded picture."""
-    with opened(path, path, "a mask", MASK_FORMATS) as image:
-        image.load()
-        return image
+def _codes(file: MaskFile) -> np.ndarray:
+    """int32 (H, W): values, or colours of a picture in colours; ``TRANSPARENT`` where alpha hides them."""
+    codes = colour_codes(file.values) if file.values.ndim == 3 else file.values.astype(np.int32)
+    if file.alpha is not None:
+        codes[file.alpha < (128 if _is_soft(file) else 1)] = TRANSPARENT
+    return codes
+
+
+def _distinct(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The distinct values in their order, the pixels of each, and (H, W) the place of each pixel's value among them.
+
+    Runs of equal values are sorted, not pixels: masks have few of them.
+    """
+    flat = codes.ravel()
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    lengths = np.diff(starts, append=flat.size)
+    found, place = np.unique(flat[starts], return_inverse=True)
+    kind = np.uint8 if len(found) <= 256 else np.uint16 if len(found) <= 65536 else np.uint32
+    counts = np.bincount(place, lengths, len(found)).astype(np.int64)
+    return found, counts, np.repeat(place.astype(kind), lengths).reshape(codes.shape)
+
+
+def _solid(local: np.ndarray, count: int) -> np.ndarray:
+    window = np.ones((3, 3), np.uint8)
+    same = cv2.erode(local, window) == cv2.dilate(local, window)
+    return np.bincount(local[same], minlength=count)
+
+
+def _lines(local: np.ndarray, top: int) -> int:
+    """Pixels of value number ``top`` that have two other values within a few pixels, 1 % of the long side."""
+    reach = max(3, round(0.01 * max(local.shape)))
+    window = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    is_top, others = local == top, local.astype(np.uint16)
+    low = cv2.erode(np.where(is_top, np.uint16(65535), others), window)
+    high = cv2.dilate(np.where(is_top, np.uint16(0), others + 1), window)
+    return int(np.count_nonzero(is_top & (high > low + 1) & (low < 65535)))

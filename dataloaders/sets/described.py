@@ -37,12 +37,16 @@ Images = dict[Annotated[str, AfterValidator(_file_name)], Annotated[str, AfterVa
 """Image id → path below the images folder."""
 Channel = Annotated[int, Field(ge=0, le=255)]
 
+Value = int | Annotated[str, Field(pattern="^(#[0-9a-f]{6}|transparent)$")]
+"""A value of the user's masks, or a colour."""
+
 
 class Description(BaseModel):
     """``dataset.json``. The mask of an image is ``masks/<id>.png`` beside it: class indices, 255 for no class.
 
     ``masks`` and ``values`` say of what these were made: the user's masks, and the value or the colour (``#rrggbb``) of
-    every class in them. ``assumed`` is what was said. ``--init_data`` takes the file again.
+    every class in them; ``aliases`` are other values and those that they mean; ``snap_to`` are the values to the
+    nearest of which all others are taken. ``assumed`` is what was said. ``--init_data`` takes the file again.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -51,7 +55,9 @@ class Description(BaseModel):
     masks: str | None = None
     assumed: list[str] = []
     classes: list[str]
-    values: list[int | Annotated[str, Field(pattern="^#[0-9a-f]{6}$")]] | None = None
+    values: list[Value] | None = None
+    aliases: list[tuple[Value, Value]] = []
+    snap_to: list[Value] | None = None
     colours: list[tuple[Channel, Channel, Channel]]
     labelled: Images
     validation: Images

@@ -14,7 +14,7 @@ import torch
 from dataloaders import open_data
 from dataloaders.images import read_image
 from dataloaders.own.make import UNFINISHED, OwnData, make_own_data
-from dataloaders.own.masks import rgb
+from dataloaders.own.masks import shown
 from dataloaders.own.preview import PREVIEW, SHOWN, save_preview
 from dataloaders.reading import read_mask
 from dataloaders.sets.described import DESCRIPTION, MASKS, Description
@@ -40,7 +40,7 @@ class Request:
         The user's folders.
     name
         Of the data set and its two runs.
-    classes, ignore, labelled
+    classes, ignore, snap, labelled
         As ``make_own_data`` takes them.
     force
         Replace what an earlier call with this name wrote.
@@ -55,6 +55,7 @@ class Request:
     name: str
     classes: Path | None = None
     ignore: list[int] | None = None
+    snap: bool = False
     labelled: int | None = None
     force: bool = False
     dry_run: bool = False
@@ -121,6 +122,7 @@ def _make(request: Request, root: Path) -> OwnData:
         request.masks,
         class_file=request.classes,
         ignore=request.ignore,
+        snap=request.snap,
         n_labelled=request.labelled,
         given=request.given,
     )
@@ -178,18 +180,29 @@ def _report(request: Request, own: OwnData) -> None:
 
     labelled = _sum(own, split.labelled)
     in_labelled, in_validation = _images_with(own, split.labelled), _images_with(own, split.validation)
-    width = max(map(len, own.classes.names))
+    width = max(len("(no class)"), *map(len, own.classes.names))
     heading = "colour" if own.by_colour else "value"
     log.info(f"\nclass  {'name':{width}}  {heading:>11}  labelled pixels  labelled images  validation images")
     for index, (name, value) in enumerate(zip(own.classes.names, own.classes.values, strict=True)):
-        shown = " ".join(map(str, rgb(value))) if own.by_colour else value
+        text = shown(value, own.by_colour)
         share = 100 * labelled[index] / max(1, labelled.total())
         images = f"{in_labelled[index]:15}  {in_validation[index]:17}"
-        log.info(f"{index:5}  {name:{width}}  {shown:>11}  {share:13.2f} %  {images}")
+        log.info(f"{index:5}  {name:{width}}  {text:>11}  {share:13.2f} %  {images}")
+    log.info(_unclassed_row(own, labelled.total(), width))
     for what, counts in (("labelled", in_labelled), ("validation", in_validation)):
         missing = [name for index, name in enumerate(own.classes.names) if not counts[index]]
         if missing:
             log.warning(f"no {what} image has the class {some(missing)}")
+
+
+def _unclassed_row(own: OwnData, with_class: int, width: int) -> str:
+    """The table's last row: the values that are no class, and their share of all labelled pixels."""
+    total = sum((own.unclassed[id_] for id_ in own.split.labelled), Counter())
+    text = some([shown(value, own.by_colour) for value, _ in total.most_common()], 3) or "-"
+    share = 100 * total.total() / max(1, total.total() + with_class)
+    images = (sum(bool(own.unclassed[id_]) for id_ in ids) for ids in (own.split.labelled, own.split.validation))
+    labelled, validation = images
+    return f"       {'(no class)':{width}}  {text:>11}  {share:13.2f} %  {labelled:15}  {validation:17}"
 
 
 def _image_notes(own: OwnData) -> list[str]:

@@ -1,8 +1,10 @@
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from dataloaders.own.classes import propose_classes
+from dataloaders.own.evidence import MaskStatistics
 from tests.dataloaders.miniature import write_lines
 from utils.errors import UsageError
 
@@ -10,7 +12,10 @@ RED, GREEN = 0xFF0000, 0x00FF00
 
 
 def propose(values, *, by_colour=False, colours=None, **more):
-    return propose_classes(Counter(values), by_colour=by_colour, colours=colours or {}, **more)
+    """Of one mask whose values form areas, and 255 a line between two of them."""
+    pixels = Counter(values)
+    mask = MaskStatistics(pixels, solid=pixels, lines=pixels[255] if len(pixels) > 2 else 0)
+    return propose_classes([mask], by_colour=by_colour, colours=colours or {}, **more)
 
 
 def test_contiguous_values_are_the_indices_and_255_is_no_class():
@@ -39,7 +44,7 @@ def test_values_with_gaps_are_taken_in_their_order_which_is_said():
 
 
 def test_ignore_says_which_values_are_no_class():
-    assert propose([0, 128, 255]).values == (0, 128)
+    assert propose([0, 128, 255], ignore=[255]).values == (0, 128)
     assert propose([0, 128, 255], ignore=[]).values == (0, 128, 255)
     assert propose([0, 1, 2, 255], ignore=[0, 255]).values == (1, 2)
 
@@ -102,7 +107,7 @@ def test_class_file_that_does_not_fit_colours_is_refused(tmp_path, lines, messag
         propose([0, RED], by_colour=True, class_file=tmp_path / "classes.txt")
 
 
-@pytest.mark.parametrize("values", [[0], [255], [3, 255]])
+@pytest.mark.parametrize("values", [[0], [255], [3]])
 def test_one_class_only_is_refused(values):
     with pytest.raises(UsageError, match="one class only"):
         propose(values)
@@ -117,3 +122,58 @@ def test_250_classes_are_possible_and_251_are_not():
 def test_ignored_values_make_no_sense_for_colours():
     with pytest.raises(UsageError, match="--ignore takes values"):
         propose([0, RED], by_colour=True, ignore=[3])
+
+
+def masks_of(*pixels):
+    return [MaskStatistics(one, {value: n for value, n in one.items() if n > 50}) for one in pixels]
+
+
+def test_1_here_and_255_there_are_one_class():
+    proposal = propose_classes(masks_of({0: 900, 1: 100}, {0: 900, 255: 100}), by_colour=False, colours={})
+    assert (proposal.names, proposal.values) == (("background", "foreground"), (0, 1))
+    assert proposal.indices(np.array([0, 1, 255])).tolist() == [0, 1, 1]
+
+
+def test_mixed_evidence_on_255_is_refused_with_both_ways():
+    with pytest.raises(UsageError, match="evidence is mixed: .*--ignore 255 .no class.*--ignore none .a class"):
+        propose_classes(masks_of({0: 500, 1: 200, 255: 300}), by_colour=False, colours={})
+
+
+@pytest.mark.parametrize(("names", "values"), [(["a", "b"], (0, 20)), (["a", "b", "c"], (0, 20, 255))])
+def test_class_file_says_whether_255_is_a_class(tmp_path, names, values):
+    masks = masks_of({0: 5000, 20: 4900, 255: 100})
+    write_lines(tmp_path / "classes.txt", *names)
+    assert propose_classes(masks, by_colour=False, colours={}, class_file=tmp_path / "classes.txt").values == values
+
+
+NOISY = {0: 90000, 255: 9000} | dict.fromkeys([1, 2, 3, 252, 253, 254], 20)
+
+
+def test_noise_is_refused_with_the_way_out_and_snapped_where_asked():
+    with pytest.raises(UsageError, match="hold 0, 255 and 6 other values, which cover 0.12% .*--snap"):
+        propose_classes(masks_of(NOISY), by_colour=False, colours={})
+    proposal = propose_classes(masks_of(NOISY), by_colour=False, colours={}, snap=True)
+    assert proposal.values == (0, 255)
+    assert "--snap takes 0.12% of the pixels" in proposal.notes[0]
+    assert proposal.indices(np.array([0, 3, 100, 200, 255])).tolist() == [0, 0, 0, 1, 1]
+
+
+def test_value_that_is_no_class_takes_its_noise_with_it():
+    pixels = {0: 90000, 1: 9000, 255: 9000} | dict.fromkeys([250, 251, 252, 253], 20)
+    proposal = propose_classes(masks_of(pixels), by_colour=False, colours={}, ignore=[255], snap=True)
+    assert proposal.indices(np.array([0, 1, 4, 250, 255])).tolist() == [0, 1, 1, 255, 255]
+
+
+def test_colours_are_snapped_to_the_listed_ones(tmp_path):
+    write_lines(tmp_path / "classes.txt", "grass 0 255 0", "car 255 0 0")
+    proposal = propose([RED, GREEN, 0xF00008], by_colour=True, class_file=tmp_path / "classes.txt", snap=True)
+    assert proposal.indices(np.array([0x10F010, 0xF00008, RED])).tolist() == [0, 1, 1]
+
+
+def test_transparent_pixels_are_background_and_one_with_black_where_they_share_no_mask():
+    apart = propose_classes(masks_of({-1: 900, RED: 100}, {0: 900, RED: 100}), by_colour=True, colours={})
+    assert apart.values == (0, RED)
+    assert apart.indices(np.array([-1, 0, RED])).tolist() == [0, 0, 1]
+    together = propose_classes(masks_of({-1: 900, 0: 100}), by_colour=True, colours={})
+    assert together.names == ("background", "colour_0_0_0")
+    assert len(set(together.colours)) == 2

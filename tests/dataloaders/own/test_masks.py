@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataloaders.own.masks import are_read_by_colour, look_at_mask, pixels_of, write_index_mask
+from dataloaders.own.masks import (
+    TRANSPARENT,
+    are_read_by_colour,
+    look_at_mask,
+    refuse_unclear,
+    statistics_of,
+    write_index_mask,
+)
 from tests.dataloaders.own.folders import scene, write_mask
 from utils.errors import UsageError
 from utils.palette import voc_palette
@@ -12,7 +19,10 @@ NUMBERS = [0x000000, 0xFF0000, 0x0000FF]
 
 
 def written(path, values, by_colour):
-    write_index_mask(path, path.with_name("out.png"), values, by_colour, voc_palette())
+    def index_of(found):
+        return np.array([values.index(value) if value in values else 255 for value in found.tolist()])
+
+    write_index_mask(path, path.with_name("out.png"), index_of, by_colour, voc_palette())
     return np.asarray(Image.open(path.with_name("out.png")))
 
 
@@ -29,7 +39,7 @@ def test_rgb_mask_is_read_by_colour(tmp_path):
     write_mask(tmp_path / "a.png", scene(0), COLOURS, rgb=True)
     mask = look_at_mask(tmp_path / "a.png")
     assert are_read_by_colour([mask])
-    assert pixels_of(mask, True) == dict.fromkeys(NUMBERS, 512)
+    assert statistics_of(mask, True).pixels == dict.fromkeys(NUMBERS, 512)
     assert (written(tmp_path / "a.png", NUMBERS, True) == scene(0)).all()
 
 
@@ -44,14 +54,14 @@ def test_palettes_that_contradict_each_other_are_read_by_colour(tmp_path):
 
 def test_two_values_of_one_colour_count_together(tmp_path):
     write_mask(tmp_path / "a.png", scene(0), [(0, 0, 0), (9, 9, 9), (9, 9, 9)])
-    assert pixels_of(look_at_mask(tmp_path / "a.png"), True) == {0: 512, 0x090909: 1024}
+    assert statistics_of(look_at_mask(tmp_path / "a.png"), True).pixels == {0: 512, 0x090909: 1024}
 
 
 def test_gray_mask_saved_as_rgb_is_read_by_value(tmp_path):
     write_mask(tmp_path / "a.png", scene(0, 2), [(0, 0, 0), (255, 255, 255)], rgb=True)
     mask = look_at_mask(tmp_path / "a.png")
     assert not are_read_by_colour([mask])
-    assert pixels_of(mask, False) == {0: 768, 255: 768}
+    assert statistics_of(mask, False).pixels == {0: 768, 255: 768}
     assert (written(tmp_path / "a.png", [0, 255], False) == scene(0, 2)).all()
 
 
@@ -70,15 +80,10 @@ def test_values_that_are_no_class_become_255(tmp_path):
     assert (written(tmp_path / "a.png", [2, 0], False) == np.array([1, 255, 0])[scene(0)]).all()
 
 
-def test_photo_jpeg_and_damaged_file_are_named(tmp_path):
-    photo = np.arange(32 * 48, dtype=np.uint16).reshape(32, 48)
-    Image.fromarray(photo).save(tmp_path / "photo.png")
-    Image.fromarray(scene(0)).save(tmp_path / "mask.jpg")
+def test_damaged_file_and_picture_of_inks_are_named(tmp_path):
     (tmp_path / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n damaged")
     Image.fromarray(scene(0)).convert("CMYK").save(tmp_path / "cmyk.tif")
     for name, message in (
-        ("photo.png", "1,536 different values.*photo"),
-        ("mask.jpg", "is a JPEG"),
         ("damaged.png", "cannot be read as a mask"),
         ("cmyk.tif", "mode CMYK, not a mask"),
     ):
@@ -91,3 +96,51 @@ def test_colour_pictures_among_plain_ones_are_named(tmp_path):
     write_mask(tmp_path / "b.png", scene(0))
     with pytest.raises(UsageError, match=r"a\.png is a colour picture and .*b\.png is not"):
         are_read_by_colour([look_at_mask(tmp_path / name) for name in ("a.png", "b.png")])
+
+
+def saved(path, values, **how):
+    Image.fromarray(np.asarray(values)).save(path, **how)
+    return look_at_mask(path)
+
+
+def test_empty_gray_mask_beside_colour_pictures_is_black(tmp_path):
+    write_mask(tmp_path / "a.png", scene(0), COLOURS, rgb=True)
+    masks = [look_at_mask(tmp_path / "a.png"), saved(tmp_path / "b.png", np.zeros((32, 48), np.uint8))]
+    assert are_read_by_colour(masks)
+    assert statistics_of(masks[1], True).pixels == {0: 32 * 48}
+
+
+def test_white_under_two_palette_indices_is_one_colour(tmp_path):
+    for name, white in (("a.png", 251), ("b.png", 255)):
+        colours = [(0, 0, 0)] * 256
+        colours[white] = (255, 255, 255)
+        write_mask(tmp_path / name, scene(0, 2) * np.uint8(white), colours)
+    masks = [look_at_mask(tmp_path / name) for name in ("a.png", "b.png")]
+    assert are_read_by_colour(masks)
+    assert {value for mask in masks for value in statistics_of(mask, True).pixels} == {0, 0xFFFFFF}
+
+
+def test_colours_hidden_under_alpha_0_are_one_value(tmp_path):
+    values = np.zeros((8, 8, 4), np.uint8)
+    values[:4, :4] = (255, 0, 0, 255)
+    values[4:, :, 1] = 77
+    assert saved(tmp_path / "a.png", values).pixels == {TRANSPARENT: 48, 0xFF0000: 16}
+
+
+def test_lines_between_classes_are_counted_and_areas_are_not(tmp_path):
+    values = np.zeros((60, 60), np.uint8)
+    values[20:40, 20:40] = 1
+    values[18:20, 18:42] = values[40:42, 18:42] = values[18:42, 18:20] = values[18:42, 40:42] = 255
+    mask = saved(tmp_path / "a.png", values)
+    assert mask.lines == mask.pixels[255]
+    values[values == 255] = 0
+    values[45:60, 45:60] = 255
+    assert saved(tmp_path / "b.png", values).lines == 0
+
+
+@pytest.mark.parametrize(("name", "what"), [("a.jpg", "photos"), ("a.png", "half-transparent")])
+def test_masks_that_only_snapping_can_take_are_refused_with_that_way(tmp_path, name, what):
+    values = np.zeros((8, 8, 3 if name == "a.jpg" else 4), np.uint8)
+    values[..., -1] = np.arange(0, 256, 4).reshape(8, 8)
+    with pytest.raises(UsageError, match=f"{what}.*--snap"):
+        refuse_unclear([saved(tmp_path / name, values)])

@@ -113,7 +113,9 @@ def test_annotations_that_do_not_fit_are_refused(capsys):
     write_images(Path("images"), names(12))
     coco_file("instances.json", size=(30, 30))
     assert "instances.json/000.png.png (30 x 30, image 48 x 32)" in refused(capsys, masks="instances.json")
-    assert "--classes and --ignore do not go with" in refused(capsys, "--ignore", "none", masks="instances.json")
+    assert "--classes, --ignore and --snap do not go with" in refused(
+        capsys, "--ignore", "none", masks="instances.json"
+    )
     Path("notes.txt").write_text("no annotations")
     assert "no COCO annotation file" in refused(capsys, masks="notes.txt")
 

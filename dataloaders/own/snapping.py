@@ -1,0 +1,61 @@
+"""Values that compression and smoothing left: refused, or taken to the nearest that is meant (``--snap``)."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from dataloaders.own.evidence import MaskStatistics, main_values
+from dataloaders.own.masks import IGNORE, rgb, shown
+from utils.errors import UsageError, some
+
+Rows = list[tuple[str, tuple[int, int, int] | None]]
+"""Names and colours of a class file."""
+TOPS = (IGNORE, 65535)
+"""What masks of 8 and 16 bit may hold for no class."""
+_TO_SNAP = 32  # values, beyond which none of them stand out if no main ones are found
+
+
+def total_pixels(masks: Sequence[MaskStatistics]) -> Counter:
+    """Pixels of every value over all masks."""
+    return sum((Counter(mask.pixels) for mask in masks), Counter())
+
+
+def meant_values(masks: Sequence[MaskStatistics], by_colour: bool, rows: Rows | None, snap: bool) -> list[int]:
+    """The values that are meant: all, or with ``snap`` those that compression and smoothing started from."""
+    pixels = total_pixels(masks)
+    mains = main_values(masks, by_colour)
+    ids = [value for value in pixels if value not in TOPS]
+    is_named = rows and (len(pixels) - len(rows) in (0, 1) or max(ids, default=0) < len(rows))
+    if mains is None or is_named:
+        if snap and len(pixels) > _TO_SNAP:
+            raise UsageError(
+                f"--snap: the masks hold {len(pixels):,} values, and no few of them hold nearly all pixels. Are these "
+                "masks? Of colours, --classes lists those that are meant."
+            )
+        return sorted(pixels)
+    if not snap:
+        others = sum(count for value, count in pixels.items() if value not in set(mains)) / pixels.total()
+        raise UsageError(
+            f"the masks hold {listed(mains, by_colour)} and {len(pixels) - len(mains):,} other values, which cover "
+            f"{others:.2%} of the pixels and form no areas, as JPEG compression and smoothed edges leave them. --snap "
+            "takes them to the nearest of the main values; or export the masks anew without compression and "
+            "interpolation. If they are classes, --classes names all of them."
+        )
+    return mains
+
+
+def nearest(found: np.ndarray, targets: Sequence[int], by_colour: bool) -> list[int]:
+    """The nearest of ``targets`` for each value: by the difference, of colours by the distance in RGB."""
+    ends = np.array([value for value in targets if value >= 0])
+    if not by_colour:
+        return [int(ends[np.abs(ends - value).argmin()]) for value in found]
+    places = np.array([rgb(value) for value in ends.tolist()])
+    return [int(ends[((places - rgb(value)) ** 2).sum(1).argmin()]) for value in found.tolist()]
+
+
+def listed(values: Sequence[int], by_colour: bool = False) -> str:
+    """The first dozen of values, or of colours, for a message."""
+    return some(
+        [f"({shown(value, True).replace(' ', ', ')})" if by_colour else shown(value, False) for value in values], 12
+    )
