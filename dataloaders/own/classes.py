@@ -9,8 +9,8 @@ import numpy as np
 
 from dataloaders.own.evidence import MaskStatistics, judge
 from dataloaders.own.masks import IGNORE, TRANSPARENT, rgb
-from dataloaders.own.snapping import TOPS, Rows, listed, meant_values, nearest, total_pixels
-from dataloaders.sets.description import read_class_file
+from dataloaders.own.snapping import TOPS, Rows, listed, meant_values, nearest, refuse_near_colours, total_pixels
+from dataloaders.sets.class_file import read_class_file
 from utils.errors import UsageError
 from utils.palette import colour_codes, voc_palette
 
@@ -102,9 +102,12 @@ def propose_classes(
     mains = sorted(pixels)
     if not (by_colour and rows):
         mains = meant_values(masks, by_colour, rows, snap)
-        masks = [replace(mask, pixels={v: n for v, n in mask.pixels.items() if v in set(mains)}) for mask in masks]
+        if len(mains) < len(pixels):  # between these values and others lie lines of what is left out
+            masks = [MaskStatistics({v: n for v, n in mask.pixels.items() if v in set(mains)}) for mask in masks]
     total = total_pixels(masks)
     if by_colour:
+        if rows and not snap:
+            refuse_near_colours(pixels, rows, class_file)
         proposal = _by_colour(total, rows, class_file, ignored={VOC_BORDER} if ignore is None else set())
     else:
         proposal = _by_value(masks, total, colours, rows, class_file, ignore)
@@ -212,7 +215,7 @@ def _by_value(
 
 
 def _names_of(values: list[int]) -> list[str]:
-    if len(values) == 2 and values[0] in (0, TRANSPARENT) and values[1] in (1, IGNORE):
+    if values in ([0, 1], [0, IGNORE]) or (len(values) == 2 and values[0] == TRANSPARENT):
         return ["background", "foreground"]
     return ["background" if value == TRANSPARENT else f"class_{value}" for value in values]
 

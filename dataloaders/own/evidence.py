@@ -50,8 +50,8 @@ def judge(value: int, masks: Sequence[MaskStatistics]) -> Verdict:
     total = sum((Counter(mask.pixels) for mask in masks), Counter())
     others = sorted(set(total) - {value})
     if len(others) <= 1:
-        only = f"{others[0]} and {value}" if others else str(value)
-        return Verdict("class", f"the masks hold {only} only")
+        other = "transparent pixels" if others[:1] == [-1] else str(others[0]) if others else "nothing else"
+        return Verdict("class", f"the masks hold {other} and {value} only")
     if others[-1] > value:
         return Verdict("class", f"ids go on beyond it, to {others[-1]}")
     share, lines = total[value] / total.total(), sum(mask.lines for mask in masks) / total[value]
@@ -108,9 +108,17 @@ def main_values(masks: Sequence[MaskStatistics], by_colour: bool) -> list[int] |
         or any(pixels[other] > _NOISE_FACTOR * pixels[value] and near(value, other, _NEAR) for other in strong)
     }
     mains = sorted(set(pixels) - noise)
+    ids = 2 * len(mains)
+    # Clipping leaves two values where one was, such as 254 and 255, each with areas.
+    noise |= {
+        value
+        for value in mains
+        if value > ids
+        and any(pixels[one] > pixels[value] and 0 < _distance(value, one, by_colour) <= 4 for one in mains)
+    }
+    mains = sorted(set(pixels) - noise)
     if len(mains) < 2 or sum(pixels[value] for value in noise) > 0.2 * total:
         return None
-    ids = 2 * len(mains)
     hugging = [
         value for value in noise if value > ids and any(0 < _distance(value, one, by_colour) <= 4 for one in mains)
     ]

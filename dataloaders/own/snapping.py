@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +14,7 @@ Rows = list[tuple[str, tuple[int, int, int] | None]]
 """Names and colours of a class file."""
 TOPS = (IGNORE, 65535)
 """What masks of 8 and 16 bit may hold for no class."""
+_NEAR, _MANY, _MUCH = 16, 4, 0.02  # colours this close to listed ones, so many of them, on so many of the pixels
 _TO_SNAP = 32  # values, beyond which none of them stand out if no main ones are found
 
 
@@ -43,6 +45,23 @@ def meant_values(masks: Sequence[MaskStatistics], by_colour: bool, rows: Rows | 
             "interpolation. If they are classes, --classes names all of them."
         )
     return mains
+
+
+def refuse_near_colours(pixels: Counter, rows: Rows, class_file: Path | None) -> None:
+    """Refuse colours that lie close to listed ones without being one: they would be ignored, and are meant."""
+    ends = np.array([colour for _, colour in rows if colour is not None]).reshape(-1, 3)
+    values = np.array([value for value in pixels if value >= 0])
+    if not len(ends) or not len(values):
+        return
+    colours = np.stack([values >> 16, values >> 8 & 0xFF, values & 0xFF], axis=1)
+    away = np.min([np.abs(colours - end).max(1) for end in ends], axis=0)
+    near = values[(away > 0) & (away <= _NEAR)].tolist()
+    share = sum(pixels[value] for value in near) / pixels.total()
+    if len(near) >= _MANY and share > _MUCH:
+        raise UsageError(
+            f"--classes {class_file}: {share:.1%} of the pixels have {len(near):,} colours that are nearly those of "
+            "the file, as compression leaves them. --snap takes them to the nearest; without it they would be no class."
+        )
 
 
 def nearest(found: np.ndarray, targets: Sequence[int], by_colour: bool) -> list[int]:

@@ -1,6 +1,5 @@
 """What a data set is: classes, colours, and which image and mask belong together."""
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -259,18 +258,3 @@ def find_root(data_dir: str, dataset: str) -> Path:
         f"data_dir {data_dir}: there is no such folder for the data set {dataset}. "
         'README, section "Data", says what goes where; --set data_dir=<folder> names another place.'
     )
-
-
-def read_class_file(path: Path) -> list[tuple[str, tuple[int, int, int] | None]]:
-    """Names and colours of a class file: a name a line, optionally followed by its red, green and blue."""
-    rows: list[tuple[str, tuple[int, int, int] | None]] = []
-    for line in read_text(path, "the list of classes").split("\n"):
-        parts = [part for part in re.split(r"[ \t]", line) if part]  # other white space is refused as part of the name
-        if len(parts) >= 4 and all(part.isdigit() for part in parts[-3:]):
-            red, green, blue = (min(int(part), 255) for part in parts[-3:])
-            rows.append((" ".join(parts[:-3]), (red, green, blue)))
-        elif parts:
-            rows.append((" ".join(parts), None))
-    if not rows:
-        raise UsageError(f"{path}: names no class; write one a line.")
-    return rows

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dataloaders.sets.class_file import read_class_file
 from dataloaders.sets.described import DESCRIPTION, open_described
 from dataloaders.sets.description import (
     IMAGE_SUFFIXES,
@@ -14,7 +15,6 @@ from dataloaders.sets.description import (
     SegmentationData,
     are_missing,
     find_root,
-    read_class_file,
 )
 from dataloaders.sets.splits import LISTS_DIR, choose_labelled, listed_ids, read_ids, read_list, read_or_choose
 from utils.config import Config

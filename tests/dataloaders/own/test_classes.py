@@ -177,3 +177,16 @@ def test_transparent_pixels_are_background_and_one_with_black_where_they_share_n
     together = propose_classes(masks_of({-1: 900, 0: 100}), by_colour=True, colours={})
     assert together.names == ("background", "colour_0_0_0")
     assert len(set(together.colours)) == 2
+
+
+def test_colours_that_are_nearly_the_listed_ones_are_refused(tmp_path):
+    write_lines(tmp_path / "classes.txt", "grass 0 255 0", "car 255 0 0")
+    values = [RED, GREEN, 0xF00008, 0xF00009, 0xF0000A, 0xF0000B]
+    with pytest.raises(UsageError, match="66.7% of the pixels have 4 colours that are nearly those .*--snap"):
+        propose(values, by_colour=True, class_file=tmp_path / "classes.txt")
+
+
+def test_lines_of_noise_around_255_do_not_make_it_no_class():
+    pixels = {0: 90000, 127: 9000, 255: 9000} | dict.fromkeys([1, 2, 120, 124, 250, 251, 252, 253], 20)
+    mask = MaskStatistics(pixels, {value: n for value, n in pixels.items() if n > 50}, lines=9000)
+    assert propose_classes([mask], by_colour=False, colours={}, snap=True).values == (0, 127, 255)

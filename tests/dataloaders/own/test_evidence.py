@@ -99,3 +99,8 @@ def test_rare_small_class_is_no_noise(pixels):
 
 def test_many_small_classes_that_form_areas_are_no_noise():
     assert main_values(noisy({0: 90000} | dict.fromkeys(range(1, 30), 20), set(range(30))), False) is None
+
+
+def test_two_values_that_clipping_made_of_one_are_one():
+    pixels = {0: 9000, 254: 300, 255: 900} | dict.fromkeys([1, 2, 251, 252], 9)
+    assert main_values(noisy(pixels, {0, 254, 255}), False) == [0, 255]

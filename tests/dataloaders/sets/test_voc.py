@@ -196,7 +196,7 @@ def test_classes_and_colours_come_from_classes_txt(custom_root):
     assert data.classes == ("sky", "tall tree", "road")
     assert (data.palette == voc_palette()).all()
 
-    write_lines(path, "sky 1 2 3", "", "tall tree 4 5 6", "lane 2 7 8 999")
+    write_lines(path, "sky 1 2 3", "", "tall tree 4 5 6", "lane 2 7 8 255")
     data = open_custom(config_of(custom_root, "custom"))
     assert data.classes == ("sky", "tall tree", "lane 2")
     assert data.palette[:3].tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 255]]
