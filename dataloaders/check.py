@@ -19,6 +19,7 @@ from utils.parallel import cores, for_each
 
 SPLITS = ("labelled", "unlabelled", "validation")
 WITH_MASKS = ("labelled", "validation")
+_MUCH_IGNORED = 0.01  # of the labelled pixels
 
 
 @dataclass
@@ -150,6 +151,40 @@ def refuse_void_masks(data: SegmentationData, split: str) -> None:
     raise UsageError(_is_void(split, len(samples)))
 
 
+def lost_classes(data: SegmentationData) -> str | None:
+    """A warning where classes have no labelled pixel while ignored pixels abound: one of them may be ignored.
+
+    Labelled masks are read until every class is found, which a few dozen of them show; all are read where one is
+    missing. Masks that cannot be read are passed over: they are named where they are needed.
+    """
+    pixels = np.zeros(len(data.classes) + 1, np.int64)
+    for sample in data.labelled:
+        try:
+            pixels += _count(data.read_mask(sample.mask), len(data.classes))
+        except UsageError:
+            continue
+        if pixels[:-1].all():
+            return None
+    return _warning_of_lost(data, pixels)
+
+
+def _warning_of_lost(data: SegmentationData, pixels: np.ndarray) -> str | None:
+    absent = [name for name, count in zip(data.classes, pixels[:-1], strict=True) if not count]
+    ignored = pixels[-1] / max(1, pixels.sum())
+    if not absent or ignored <= _MUCH_IGNORED:
+        return None
+    return (
+        f"no labelled pixel is of {some(absent)}, while {ignored:.1%} of the pixels are {data.ignore_index}, which is "
+        f"ignored. If {data.ignore_index} is a class in the masks, give it its index there, or set ignore_index to a "
+        "value that they do not hold"
+    )
+
+
+def _count(mask: np.ndarray, n_classes: int) -> np.ndarray:
+    """Pixels of every class, and of none, (C + 1,)."""
+    return np.bincount(np.where(mask == IGNORE, n_classes, mask).ravel(), minlength=n_classes + 1)
+
+
 def _is_void(split: str, masks: int) -> str:
     return (
         f"{split}: none of the {masks:,} masks has a pixel of a class; every pixel is ignored. Mend the masks, or the "
@@ -160,7 +195,6 @@ def _is_void(split: str, masks: int) -> str:
 def _look(data: SegmentationData, sample: Sample) -> Finding:
     cv2.setNumThreads(0)
     finding, image, mask = Finding(), None, None
-    n_classes = len(data.classes)
     with decoder_complaints() as complaints:
         if sample.label is not None:
             try:
@@ -177,7 +211,7 @@ def _look(data: SegmentationData, sample: Sample) -> Finding:
         finding.size, finding.values = image.shape[:2], look.values
         finding.turned = look.stored_size != finding.size
     if mask is not None:
-        finding.pixels = np.bincount(np.where(mask == IGNORE, n_classes, mask).ravel(), minlength=n_classes + 1)
+        finding.pixels = _count(mask, len(data.classes))
     finding.wrong += [f"{sample.image}: is damaged ({line})." for line in complaints if line.startswith("Corrupt JPEG")]
     return finding
 
@@ -219,6 +253,9 @@ def _notes(config: Config, data: SegmentationData, findings: dict[str, list[Find
         )
         if absent:
             notes.append(f"{split}: no pixel of {', '.join(absent)}")
+    labelled = _pixels(findings["labelled"])
+    lost = None if labelled is None else _warning_of_lost(data, labelled)
+    notes += [lost] if lost else []
     if len(data.labelled) < config.train_supervised.batch_size:
         notes.append(f"{len(data.labelled)} labelled images are fewer than a batch; images occur in it more than once")
     both = {sample.image for sample in data.labelled} & {sample.image for sample in data.unlabelled}

@@ -68,8 +68,9 @@ def read_mask_file(path: Path) -> MaskFile:
             unread.verify()  # the check sums: decoding passes over those at the end
     alpha = None
     if mode in _WITH_ALPHA:
-        alpha, values = values[..., -1], values[..., 0] if values.shape[2] == 2 else values[..., :3]
-        alpha = None if (alpha == 255).all() else alpha
+        alpha = cv2.extractChannel(values, values.shape[2] - 1)
+        alpha = None if alpha.min() == 255 else alpha
+        values = cv2.extractChannel(values, 0) if values.shape[2] == 2 else cv2.cvtColor(values, cv2.COLOR_RGBA2RGB)
     if values.ndim == 3 and mode not in ("RGB", "RGBA"):
         raise UsageError(f"{path}: is a picture of mode {mode}, not a mask. {WANTED}")
     return MaskFile(_as_indices(path, values), kind, mode, palette, alpha, lossy)

@@ -8,7 +8,7 @@ import torch
 
 from dataloaders import SegmentationData, make_ready, open_data, parts_of_training
 from dataloaders.check import check_data as check_every_file
-from dataloaders.check import refuse_leaks, refuse_void_masks
+from dataloaders.check import lost_classes, refuse_leaks, refuse_void_masks
 from dataloaders.sets.description import find_root
 from dataloaders.sets.value_range import store_value_range
 from trainer.alike import refuse_other_data
@@ -109,6 +109,8 @@ def train(config: Config, options: Options, device: torch.device) -> None:
         log.warning(f"label_subcls: {config.subclass_dir} holds the subclass maps of another run than {own}")
     refuse_leaks(data, parts)
     refuse_void_masks(data, "labelled")
+    if is_main() and (warning := lost_classes(data)):
+        log.warning(warning)
     if config.name == USRN:
         check_subclass_maps(config, data)
     if config.trainer.val:

@@ -21,8 +21,8 @@ def read_class_file(path: Path) -> list[Row]:
     """Names and colours of a class file, in its order.
 
     A line has a name, and perhaps red, green and blue behind or before it. Columns are separated by white space,
-    commas, semicolons or tabs. Read as well: tables with a heading (``name,r,g,b``) and a column of numbers in front; CVAT's
-    ``labelmap.txt``; labelme's ``labels.txt``, whose ``__ignore__`` is no class.
+    commas, semicolons or tabs. Read as well: tables with a heading (``name,r,g,b``) and a column of numbers in front;
+    CVAT's ``labelmap.txt``; labelme's ``labels.txt``, whose ``__ignore__`` is no class.
 
     Raises
     ------

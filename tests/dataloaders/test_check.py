@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataloaders.check import check_data, refuse_leaks, refuse_void_masks
+from dataloaders.check import check_data, lost_classes, refuse_leaks, refuse_void_masks
 from dataloaders.sets.description import Sample
 from tests.dataloaders.miniature import config_of, data_of, write_image, write_mask
 from utils.errors import UsageError
@@ -102,3 +102,21 @@ def test_many_files_are_read_by_several_processes(data, tmp_path):
         sample.image.hardlink_to(data.labelled[0].image)
     report = check_data(config_of("nowhere", "custom"), data_of(unlabelled=many), 2)
     assert [one.size for one in report.findings["unlabelled"]] == [(16, 24)] * 70
+
+
+def test_declared_class_without_a_pixel_beside_many_ignored_ones_is_a_warning(tmp_path):
+    def data(*values):
+        labelled = [Sample("a", tmp_path / "a.png", write_mask(tmp_path / "a.png", np.array([values], np.uint8)))]
+        return data_of(labelled, classes=("sky", "lane"))
+
+    warning = lost_classes(data(0, 0, 255))
+    assert warning is not None
+    assert "no labelled pixel is of lane, while 33.3% of the pixels are 255" in warning
+    assert lost_classes(data(0, 1, 255)) is None
+    assert lost_classes(data(0, 0, 0)) is None
+    assert lost_classes(data(*[0] * 199, 255)) is None
+
+
+def test_class_that_may_be_the_ignored_value_is_noted(data):
+    write_mask(data.labelled[0].label, np.full((16, 24), 255, np.uint8))
+    assert any("of the pixels are 255, which is ignored" in note for note in check(data).notes)

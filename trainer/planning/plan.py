@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from dataloaders import parts_of_training
+from dataloaders.check import lost_classes
 from dataloaders.reading import IGNORE
 from dataloaders.sets.description import SegmentationData
 from trainer.evaluation.evaluate import evaluate
@@ -60,6 +61,8 @@ def plan_run(config: Config, data: SegmentationData, device: torch.device, *, ti
     streams = f"{batch} labelled" + (f" + {unlabelled_batch} unlabelled" if config.name == USRN else "")
     _line("batch", f"{streams} crops of {config.train_supervised.crop_size} pixels" + _start(config, unsupervised_from))
 
+    if warning := lost_classes(data):
+        _line("warning", warning)
     table = _subclasses(config, data)
     several = [f"{name} {count}" for name, count in zip(table.classes, table.counts, strict=True) if count > 1]
     one = [f"1 for each of the other {table.counts.count(1)} classes"] if 1 in table.counts else []
