@@ -204,7 +204,7 @@ def _look_at_all(images: list[Path], masks: list[Path]) -> tuple[list[ImageLook]
     if len(bad) == 1:
         raise UsageError(bad[0])
     if bad:
-        raise UsageError(f"{len(bad):,} files cannot be used: {some(bad, 10, ' ')}")
+        raise UsageError(f"{len(bad):,} files cannot be used:\n  " + some(bad, 10, "\n  "))
     return (
         [one for one in looks if not isinstance(one, UsageError)],
         [one for one in contents if not isinstance(one, UsageError)],
