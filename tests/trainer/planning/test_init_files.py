@@ -176,3 +176,30 @@ def test_preview_lies_with_the_data_set_as_well(unplanned):
     assert init() == 0
     assert Path("dataset/mine/init_preview.png").is_file()
     assert not Path("init_preview.png").exists()
+
+
+@pytest.mark.parametrize("kind", ["snapped", "two ways", "transparent"])
+def test_description_given_again_writes_the_same_masks(unplanned, kind):
+    write_images(Path("images"), names(12))
+    Path("masks").mkdir()
+    for number, name in enumerate(names(6)):
+        values = scene(number, 2)
+        if kind == "snapped":
+            Image.fromarray(values * 255).save(Path("masks") / name, "JPEG", quality=90)
+        elif kind == "two ways":
+            Image.fromarray(values * (255 if number % 2 else 1)).save(Path("masks") / name)
+        else:
+            colours = np.array([[9, 9, 9, 0], [255, 0, 0, 255]], np.uint8)
+            Image.fromarray(colours[values]).save(Path("masks") / name)
+    assert init(*["--snap"] * (kind == "snapped")) == 0
+
+    def written() -> dict[str, np.ndarray]:
+        return {path.name: np.array(Image.open(path)) for path in Path("dataset/mine/masks").iterdir()}
+
+    first = written()
+    assert all((mask == scene(int(name[:3]), 2)).mean() > 0.9 for name, mask in first.items())
+    Path("dataset.json").write_bytes(Path("dataset/mine/dataset.json").read_bytes())
+    assert command_line.main(["--init_data", "dataset.json", "--name", "mine", "--device", "cpu", "--force"]) == 0
+    again = written()
+    assert again.keys() == first.keys()
+    assert all(np.array_equal(again[name], first[name]) for name in first)
