@@ -65,6 +65,9 @@ class WatchedLoader(DataLoader):
                 batch = next(iterator)
             except StopIteration:
                 return
+            except UsageError:  # else they end when the traceback that holds them does, and take seconds
+                iterator._shutdown_workers()
+                raise
             except (RuntimeError, OSError, EOFError) as error:
                 self._look_after(iterator, str(error))
                 if "timed out" not in str(error):

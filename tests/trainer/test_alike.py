@@ -28,7 +28,7 @@ def compare(config_file: Path, what: str, device) -> None:
     ("what", "message"),
     [
         ("fewer", "rank 1 finds other labelled images than rank 0 (7, not 8)"),
-        ("another size", "other labelled images than rank 0 (other names or files of other sizes)"),
+        ("another size", "other labelled images than rank 0 (other ids or files of other sizes)"),
         ("classes", "rank 1 finds other classes"),
         ("nothing", None),
     ],
