@@ -122,7 +122,7 @@ def resize_image(image: np.ndarray, size: tuple[int, int], window: tuple[slice, 
     size
         Height and width of the whole scaled image.
     window
-        Its rows and columns that are wanted; nothing below and to the right of them is computed.
+        Its rows and columns that are wanted; of the rest only what lies to the left and towards the nearer end.
 
     Returns
     -------
@@ -131,13 +131,17 @@ def resize_image(image: np.ndarray, size: tuple[int, int], window: tuple[slice, 
     """
     if size == image.shape[:2]:
         return image[window]
-    ends = (part.indices(side)[1] for part, side in zip(window, size, strict=True))
-    sides, factors = zip(*map(_enough, image.shape[:2], size, ends), strict=True)
-    # The result's pixels keep their places only where the part begins with the image's first pixel. Copied, as the
-    # stored image is read-only.
-    part = torch.from_numpy(image[None, : sides[0], : sides[1]].copy()).permute(0, 3, 1, 2)
+    (top, bottom), (left, right) = (part.indices(side)[:2] for part, side in zip(window, size, strict=True))
+    # What is scaled must begin with the image's first pixel, or else the result's pixels do not keep their places. The
+    # filter is symmetric, so the image may be upside down, where the window is nearer to its end.
+    upside_down = size[0] - top < bottom
+    if upside_down:
+        image, top, bottom = image[::-1], size[0] - bottom, size[0] - top
+    sides, factors = zip(*map(_enough, image.shape[:2], size, (bottom, right)), strict=True)
+    part = torch.from_numpy(image[None, : sides[0], : sides[1]].copy()).permute(0, 3, 1, 2)  # stored ones are read-only
     scaled = F.interpolate(part, scale_factor=factors, mode="bicubic", antialias=True)
-    return scaled[0].permute(1, 2, 0).numpy()[window]
+    found = scaled[0].permute(1, 2, 0).numpy()[top:bottom, left:right]
+    return found[::-1] if upside_down else found
 
 
 def _enough(old: int, new: int, end: int) -> tuple[int, float]:
