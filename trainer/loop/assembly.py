@@ -76,12 +76,16 @@ def load_momentum(optimizer: torch.optim.SGD, state: dict) -> None:
     """
     own = optimizer.state_dict()
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    shapes = {number: parameter.shape for number, parameter in enumerate(parameters)}
     given = {number: entry["momentum_buffer"] for number, entry in state["state"].items()}
     given = {number: momentum for number, momentum in given.items() if momentum is not None}
+    shapes = {number: parameter.shape for number, parameter in enumerate(parameters)}
     if any(shapes.get(number) != momentum.shape for number, momentum in given.items()):
         raise ValueError("the optimiser's momentum is of other parameters")
-    momentum = {number: {"momentum_buffer": value} for number, value in given.items()}
+    # In the parameter's memory order, which fused SGD takes for granted; on a GPU it is another than on the CPU.
+    momentum = {
+        number: {"momentum_buffer": torch.zeros_like(parameters[number]).copy_(value)}
+        for number, value in given.items()
+    }
     optimizer.load_state_dict({**own, "state": {**own["state"], **momentum}})
 
 
