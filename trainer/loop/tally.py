@@ -79,8 +79,14 @@ class Tally:
         }
 
     def load(self, state: dict) -> None:
-        """Go on from what :meth:`state` returned; the first process takes it all, since these are sums."""
-        if is_main():
-            for name in _COUNTED:
-                getattr(self, name).counts += state[name].to(self.device)
-            self.running = {name: value.to(self.device) for name, value in state["running"].items()}
+        """Go on from what :meth:`state` returned; the first process takes it all, since these are sums.
+
+        The others take zeros of the same names: every process must have the same ones to add up.
+        """
+
+        def own(sums: Tensor) -> Tensor:
+            return sums.to(self.device) if is_main() else torch.zeros_like(sums, device=self.device)
+
+        for name in _COUNTED:
+            getattr(self, name).counts += own(state[name])
+        self.running = {name: own(value) for name, value in state["running"].items()}
