@@ -54,7 +54,8 @@ class WatchedLoader(DataLoader):
         Raises
         ------
         UsageError
-            A process was killed; it has sent nothing long after a request to stop; it could not pass its batch on.
+            A process was killed; it has sent nothing long after a request to stop; it could not pass its batch on; the
+            thread that pins its batches has ended.
         """
         _started.update(iterator._workers)
         if threading.current_thread() is threading.main_thread():
@@ -97,6 +98,12 @@ class WatchedLoader(DataLoader):
                 f"{self.section}: its data-loading process {number} ({worker.name}, process {worker.pid}) has ended "
                 f"with {how}{' (out of memory?)' if how == 'SIGKILL' else ''}. Give the same command again, a training "
                 f"with --resume auto; {self.section}.num_workers lower takes less memory."
+            )
+        if iterator._pin_memory and not iterator._pin_memory_thread.is_alive():  # PyTorch asks only without a time-out
+            raise UsageError(
+                f"{self.section}: the thread that makes its batches ready for the GPU has ended; what it failed of "
+                "stands above, most often too many open files (ulimit -n 4096 raises the limit). Give the same command "
+                "again, a training with --resume auto."
             )
         if seconds_since_request() > _PATIENCE:
             number = iterator._task_info[iterator._rcvd_idx][0]

@@ -84,6 +84,16 @@ def test_frozen_processes_are_ended_by_force_where_nobody_waits_for_their_batche
         assert worker.exitcode is not None
 
 
+def test_thread_that_pins_batches_and_has_ended_is_not_waited_for():
+    watched = loader(at=0, how=None)
+    iterator = watched._get_iterator()
+    iterator._pin_memory, iterator._pin_memory_thread = True, threading.Thread()  # as on a GPU; it never ran
+    with pytest.raises(UsageError, match="train_supervised: the thread that makes its batches ready"):
+        next(watched._watched(iterator))
+    del iterator._pin_memory_thread
+    end_workers(0)
+
+
 @pytest.mark.parametrize(("soft", "hard", "expected"), [(64, 10000, 4096), (64, 200, 200), (5000, 10000, None)])
 def test_limit_of_open_files_is_raised_as_far_as_it_may_be(monkeypatch, soft, hard, expected):
     limits = []
