@@ -42,6 +42,8 @@ def replacing(root: Path) -> Iterator[Path]:
             root.rename(old)
         new.rename(root)
     finally:
+        if old.exists() and not root.exists():  # interrupted between the two renames
+            old.rename(root)
         for leftover in (new, old):
             shutil.rmtree(leftover, ignore_errors=True)
 

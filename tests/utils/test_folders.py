@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +62,22 @@ def test_error_in_the_making_leaves_the_folder_as_it_was(tmp_path):
 
     with pytest.raises(ValueError):  # noqa: PT011
         fail()
+    assert (root / "part" / "file").read_text() == "old"
+    assert os.listdir(tmp_path) == ["set"]
+
+
+def test_interruption_between_the_two_renames_leaves_the_folder_as_it_was(tmp_path, monkeypatch):
+    root, rename = tmp_path / "set", Path.rename
+    make(root, "old")
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if path.name == ".set.new":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), sole_maker(root), replacing(root):
+        pass
     assert (root / "part" / "file").read_text() == "old"
     assert os.listdir(tmp_path) == ["set"]
 
