@@ -1,15 +1,17 @@
-"""The README's map of the house is true."""
+"""What README.md and the other documents name is there: the map of the house, files, links, sections, flags."""
 
 import re
 from pathlib import Path
 
 import pytest
 
+import main
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 MAP = re.search(r"\nmain\.py  .*?\n```", README, re.DOTALL)[0]
 
-
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 ROOMS = ("loop", "evaluation", "subclasses", "prediction")
 
 
@@ -24,6 +26,30 @@ def test_map_names_every_file_and_folder(folder):
 
 
 def test_files_that_the_documents_name_beside_a_claim_are_there():
-    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
-    named = {name for path in documents for name in re.findall(r"`(?:[\w/]+/)?(test_\w+\.py)`", path.read_text())}
+    named = {name for path in DOCUMENTS for name in re.findall(r"`(?:[\w/]+/)?(test_\w+\.py)`", path.read_text())}
     assert named <= {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+
+
+def anchors(text):
+    """Return the anchors that GitHub gives to the headings of a Markdown text."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_relative_links_lead_to_files_and_sections(document):
+    for link in re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", document.read_text()):
+        name, _, section = link.partition("#")
+        target = document.parent / name if name else document
+        assert target.exists(), link
+        assert not section or section in anchors(target.read_text()), link
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_flags_of_main_in_the_documents_exist(document, capsys):
+    with pytest.raises(SystemExit):
+        main.parse(["--help"])
+    known = set(re.findall(r"--\w+", capsys.readouterr().out))
+    text = document.read_text().replace("\\\n", " ")
+    commands = re.findall(r"main\.(?:py|sh)\b[^`\n|#]*", text)
+    assert {flag for command in commands for flag in re.findall(r"(?<!\S)--\w+", command)} - known == set()
