@@ -15,7 +15,7 @@ from utils.config import Config, differing_keys
 from utils.distributed import barrier, is_main, world_size
 from utils.errors import UsageError, some
 from utils.files import write_whole
-from utils.fingerprint import changed, fingerprint
+from utils.fingerprint import changed, fingerprint, sha256
 from utils.logger import log
 
 try:
@@ -90,9 +90,15 @@ class Record:
         return True
 
     def refuse_stale(self, way_out: str) -> None:
-        """Refuse what the stage made, where it is known, if it was made from other data or is not what it wrote."""
+        """Refuse what the stage made, where it is known, if it is not what it wrote, or was made from what has changed.
+
+        That is the data, and a checkpoint of the run itself.
+        """
         entry = self.entry
         differing = changed(entry.get("made_from", {}) if entry is not None else {}, self.made_from)
+        used = Path(entry["made"].get("checkpoint", "")) if entry is not None else Path()
+        if entry is not None and used.parent == self.run_dir and used.is_file() and sha256(used) not in entry["source"]:
+            differing.append(str(used))
         if differing:
             raise UsageError(
                 f"{self.run_dir}: {self.stage} was done before {' and '.join(differing)} changed. {way_out}"

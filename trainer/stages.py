@@ -148,7 +148,7 @@ def save_feature(config: Config, options: Options, device: torch.device) -> None
     network = load_network(config, data, path, device)
     record.undo()
     count = save_features(config, data, network, device)
-    record.done(config, features, record.how_made(config))
+    record.done(config, features, record.how_made(config, checkpoint=str(path)))
     log.info(f"features of {count} images; {features_dir(config)}")
 
 
@@ -213,7 +213,7 @@ def test(config: Config, options: Options, device: torch.device) -> None:
         log.info("\n" + scores_table(tuple(saved["iou"]), {config.experim_name: column(saved)}))
         log.info("\n".join(summary_lines(saved)))
         log.info(f"predictions: {config.run_dir / PREDICTIONS}")
-    made = record.how_made(config)
+    made = record.how_made(config, checkpoint=str(path))
     _report(config, data, network=network, device=device, made={} if is_done else {"test": made})
     if not is_done:
         record.done(config, outputs, made)

@@ -97,6 +97,20 @@ def test_changed_data_is_refused_by_every_stage_made_from_it(again, change, stag
         assert "--force" in printed
 
 
+def test_features_and_scores_of_a_model_that_was_trained_again_are_refused(again):
+    _, run_dir, run = again
+    best = run_dir / "best_model.pth"
+    for stage in STAGES[1], STAGES[3]:
+        assert run(*stage, "--force")[0] == 0
+    assert run("--clustering", "--force")[0] == run("--summary")[0] == 0
+    contents = torch.load(best, weights_only=True)
+    torch.save({**contents, "epoch": contents["epoch"] + 1}, best)
+    for command, stage in (["--clustering", "--force"], "save_feature"), (["--summary"], "test"):
+        code, printed = run(*command)
+        assert code == 2
+        assert f"{run_dir}: {stage} was done before {best} changed" in printed
+
+
 @pytest.mark.parametrize("damage", ["gone", "cut off"])
 @pytest.mark.parametrize(
     ("stage", "output"),

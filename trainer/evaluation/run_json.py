@@ -27,6 +27,7 @@ class Made(TypedDict):
     device: str
     processes: int
     resumed_at: NotRequired[int]
+    checkpoint: NotRequired[str]
 
 
 @with_config(_TYPES)
