@@ -49,3 +49,28 @@ def test_binary_masks_are_united_in_their_own_mode(tmp_path, mode):
 def test_masks_that_are_not_binary_or_contradict_each_other_are_refused(tmp_path, other, message):
     with pytest.raises(UsageError, match=rf"a_mask_1\.png: .*{message}"):
         united(tmp_path, LEFT, other)
+
+
+def test_masks_of_one_value_in_two_colours_are_refused(tmp_path):
+    masks = [Image.fromarray(values) for values in (LEFT, RIGHT)]
+    for mask, colour in zip(masks, ([255, 0, 0], [0, 255, 0]), strict=True):
+        mask.putpalette([0, 0, 0, *colour])
+    with pytest.raises(UsageError, match=r"\(1, the colour 255 0 0 and 1, the colour 0 255 0\)"):
+        united(tmp_path, *masks)
+
+
+def test_union_has_the_palette_of_the_mask_that_marks_something(tmp_path):
+    empty, mask = Image.fromarray(LEFT * 0), Image.fromarray(RIGHT)
+    empty.putpalette([0, 0, 0])
+    mask.putpalette([0, 0, 0, 9, 8, 7])
+    assert united(tmp_path, empty, mask).convert("RGB").getpixel((3, 0)) == (9, 8, 7)
+
+
+def test_turned_masks_are_united_as_viewers_show_them(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    for name, values in (("a_1.png", LEFT), ("a_2.png", RIGHT)):
+        Image.fromarray(values).save(tmp_path / name, exif=exif)
+    (tmp_path / "out").mkdir()
+    found = unite_masks({"a": [tmp_path / "a_1.png", tmp_path / "a_2.png"]}, tmp_path / "out")["a"]
+    assert np.asarray(Image.open(found)).tolist() == [[1], [0], [0], [1]]
