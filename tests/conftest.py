@@ -8,10 +8,25 @@ import torch
 
 import main as command_line
 from dataloaders.sets.demo.make import make_demo
+from tests.forks import FORKS
 
 torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forked_ranks():
+    """The processes that ``launch`` starts are forked; those of a command in a process of its own are spawned."""
+    patch = pytest.MonkeyPatch()
+    start = torch.multiprocessing.start_processes
+
+    def start_forks(*arguments, **options):
+        return start(*arguments, **options | {"start_method": FORKS.get_start_method()})
+
+    patch.setattr(torch.multiprocessing, "start_processes", start_forks)
+    yield
+    patch.undo()
 
 
 @pytest.fixture(scope="session")

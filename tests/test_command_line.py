@@ -1,11 +1,9 @@
 """The four stages and the user's mistakes, through the command line."""
 
+import io
 import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
+from contextlib import redirect_stdout
 
 import numpy as np
 import pytest
@@ -16,15 +14,6 @@ from tests.conftest import refused, write_tiny_configs
 from trainer.loop.board import TAGS, UNLABELLED_PICTURE, VALIDATION_PICTURE
 from utils.checkpoint import load_checkpoint
 from utils.fingerprint import sha256
-
-ROOT = Path(__file__).parent.parent
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # tiny tensors: more threads only wait for each other
-
-
-def run(*arguments) -> subprocess.CompletedProcess:
-    """``python3 main.py`` with these arguments, in a process of its own."""
-    command = [sys.executable, str(ROOT / "main.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=ONE_THREAD)
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +31,9 @@ def finished(demo_set, tmp_path_factory):
         "test": ["--test", "--config", folder / "tiny_usrn.json"],
         "summary": ["--summary", "True", "--config", folder / "tiny_usrn.json"],
     }.items():
-        result = run(*arguments)
-        assert result.returncode == 0, f"{title}: {result.stderr}"
-        printed[title] = result.stdout
+        with redirect_stdout(io.StringIO()) as out:
+            assert command_line.main([str(argument) for argument in arguments]) == 0, title
+        printed[title] = out.getvalue()
     return folder, printed
 
 
@@ -155,52 +144,6 @@ def test_features_are_made_again_when_the_model_has_changed(finished, tmp_path, 
     torch.save(contents, path)
     assert command_line.main(["-c", str(network), "--save_feature", *here]) == 0
     assert "has changed since" in capsys.readouterr().out
-
-
-def test_two_processes_train_and_evaluate_as_one_does(finished, tmp_path):
-    folder, _ = finished
-    shutil.copytree(folder / "saved" / "tiny_baseline", tmp_path / "saved" / "tiny_baseline")
-    more = ["--set", f"trainer.save_dir={tmp_path}/saved", "--set", "trainer.log_dir=" + str(tmp_path / "saved")]
-    result = run("-c", folder / "tiny_usrn.json", "--processes", "2", *more)
-    assert result.returncode == 0, result.stderr
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "main.py"]
-    command = [*torchrun, "-c", folder / "tiny_usrn.json", "--test", *more]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=ONE_THREAD)
-    assert result.returncode == 0, result.stderr
-    two = json.loads((tmp_path / "saved" / "tiny_usrn" / "results.json").read_text())
-    one = folder / "saved" / "tiny_usrn"
-    result = run("-c", folder / "tiny_usrn.json", "--test", "--force", *more)
-    alone = json.loads((tmp_path / "saved" / "tiny_usrn" / "results.json").read_text())
-    assert two["iou"] == alone["iou"]
-    assert len(list((tmp_path / "saved" / "tiny_usrn" / "preds").glob("*.png"))) == 5
-    validations = [json.loads(line) for line in (one / "history.jsonl").read_text().splitlines()]
-    assert [entry["iteration"] for entry in validations if "val_mean_iou" in entry] == [2, 4, 6, 8]
-
-
-def test_two_processes_cluster_as_one_does(finished, tmp_path):
-    folder, _ = finished
-    run_dirs = [saved / "saved" / "tiny_baseline" for saved in (folder, tmp_path)]
-    shutil.copytree(*run_dirs)
-    result = run(
-        "-c", folder / "tiny_baseline.json", "--clustering", "True", "--force", "--processes", "2",
-        "--set", f"trainer.save_dir={tmp_path}/saved",
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    maps = [run_dir / "label_subcls_balanced_kmeans" for run_dir in run_dirs]
-    one, two = (json.loads((folder / "subclasses.json").read_text()) for folder in maps)
-    assert two["sizes"] == one["sizes"]
-    assert two["inertia"] == pytest.approx(one["inertia"], rel=1e-3)
-    assert two["source"] != one["source"]
-    assert {path.name for path in maps[1].iterdir()} == {path.name for path in maps[0].iterdir()}
-
-
-def test_a_process_that_fails_gives_its_one_message(finished, tmp_path):
-    folder, _ = finished
-    result = run("-c", folder / "tiny_usrn.json", "--processes", "2", "--set", f"trainer.save_dir={tmp_path}")
-    assert result.returncode == 2
-    assert "--clustering True" in result.stderr
-    assert "Traceback" not in result.stderr
-    assert result.stderr.count("error: ") == 1
 
 
 def test_subclass_maps_of_another_run_are_used_with_a_warning(finished, tmp_path, capsys):

@@ -11,15 +11,13 @@ from pathlib import Path
 
 import torch
 
+from tests.forks import FORKS
 from trainer import stages
 from trainer.loop.trainer import Trainer
 from utils import distributed
 from utils.config_file import load_config
 
 CPU = torch.device("cpu")
-# One server imports PyTorch once; the processes that it forks have never run a backward pass.
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tests.trainer.runs", "torch._dynamo"])
 
 
 def run_apart(function: Callable, *args, processes: int = 1, killed_rank: int | None = None) -> list[str]:
@@ -30,10 +28,9 @@ def run_apart(function: Callable, *args, processes: int = 1, killed_rank: int | 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    errors = _context.Queue()
+    errors = FORKS.Queue()
     started = [
-        _context.Process(target=_begin, args=(rank, processes, port, function, args, errors))
-        for rank in range(processes)
+        FORKS.Process(target=_begin, args=(rank, processes, port, function, args, errors)) for rank in range(processes)
     ]
     for process in started:
         process.start()

@@ -1,7 +1,6 @@
 """A study of two variants and two seeds: what is missing is done, what is shared is done once, nothing twice."""
 
 import json
-import multiprocessing
 import os
 import signal
 import sys
@@ -12,14 +11,12 @@ import pytest
 import torch
 
 import main as command_line
+from tests.forks import FORKS
 from trainer.studies import runner, study
 from trainer.studies.description import read_study, runs_of_seed
 from trainer.studies.results import PAGE, read_studies, results_page
 from trainer.studies.runner import Runner, jobs_of
 from utils.errors import UsageError
-
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["trainer.stages", "trainer.studies.study"])
 
 
 class Forked:
