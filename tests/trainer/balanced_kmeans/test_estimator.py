@@ -272,7 +272,7 @@ def test_number_of_processes_does_not_change_the_result(tmp_path, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(_fit_shares, args=(port, str(tmp_path)), nprocs=3)
+    mp.start_processes(_fit_shares, args=(port, str(tmp_path)), nprocs=3)
     for mode, model in alone.items():
         for world in (1, 2, 3):
             parts = [np.load(tmp_path / f"{mode}_{world}_{rank}.npz") for rank in range(world)]
