@@ -164,9 +164,10 @@ def clustering(config: Config, options: Options, device: torch.device) -> None:
     record = Record(config.run_dir, f"clustering by {config.clustering_algorithm}", features.made_from, source)
     maps = [config.subclass_dir / sample.mask.name for sample in data.labelled]
     outputs = [*maps, config.subclass_dir / TABLE, config.subclass_dir / PICTURE]
-    if record.is_done(config, outputs, options.force):
+    done = record.is_done(config, outputs, options.force)
+    features.refuse_stale(f"Run stage 2 again: {features_command(config)} --force")  # what is done from them is, too
+    if done:
         return
-    features.refuse_stale(f"Run stage 2 again: {features_command(config)} --force")
     record.undo()
     table = make_subclasses(config, data, device, checkpoint=source)
     record.done(config, outputs, record.how_made(config))

@@ -16,7 +16,7 @@ def unite_masks(series: dict[str, list[Path]], folder: Path) -> dict[str, Path]:
     Raises
     ------
     UsageError
-        Masks of one image are not binary, mark different values or colours, or differ in size.
+        Masks of one image are not binary, mark different values or colours or all of the image, or differ in size.
     """
     work = [(masks, folder / str(number)) for number, masks in enumerate(series.values())]
     return dict(zip(series, for_each(_unite, work, workers=cores(), label="united masks"), strict=True))
@@ -41,6 +41,11 @@ def _unite(work: tuple[list[Path], Path]) -> Path:
         if marked is None:
             first, marked = file, mark  # an empty mask's palette may lack the colour
         union |= file.values
+    if union.all():
+        raise UsageError(
+            f"{paths[0]}: the {len(paths)} masks of its image mark all of it together, as they do where 0 is the "
+            "object and not the background. Turn their values round, or make one mask of them."
+        )
     image = Image.fromarray(union.astype(bool) if first.mode == "1" else union)
     if first.palette is not None:
         image.putpalette(first.palette.tobytes())

@@ -105,7 +105,8 @@ def test_features_and_scores_of_a_model_that_was_trained_again_are_refused(again
     assert run("--clustering", "--force")[0] == run("--summary")[0] == 0
     contents = torch.load(best, weights_only=True)
     torch.save({**contents, "epoch": contents["epoch"] + 1}, best)
-    for command, stage in (["--clustering", "--force"], "save_feature"), (["--summary"], "test"):
+    clustering = ["--clustering"], ["--clustering", "--force"]
+    for command, stage in (*((one, "save_feature") for one in clustering), (["--summary"], "test")):
         code, printed = run(*command)
         assert code == 2
         assert f"{run_dir}: {stage} was done before {best} changed" in printed

@@ -74,3 +74,8 @@ def test_turned_masks_are_united_as_viewers_show_them(tmp_path):
     (tmp_path / "out").mkdir()
     found = unite_masks({"a": [tmp_path / "a_1.png", tmp_path / "a_2.png"]}, tmp_path / "out")["a"]
     assert np.asarray(Image.open(found)).tolist() == [[1], [0], [0], [1]]
+
+
+def test_masks_whose_background_is_marked_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="mark all of it together, as they do where 0 is the object and"):
+        united(tmp_path, (1 - LEFT) * 255, (1 - RIGHT) * 255)
