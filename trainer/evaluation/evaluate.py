@@ -24,6 +24,14 @@ from utils.stop import StopRequest
 
 PREDICTIONS = "preds"
 """Folder of the predictions of ``--test``, in the run's."""
+OTHER_SCORES = {
+    "pixel_accuracy": "pixel accuracy",
+    "mean_accuracy": "mean class accuracy",
+    "frequency_weighted_iou": "frequency-weighted IoU",
+    "boundary_iou": "mean boundary IoU",
+    "expected_calibration_error": "calibration error",
+}
+"""Titles of the scores in ``results.json`` beside the classes' IoU and its means."""
 LogitsOf = Callable[[Tensor, Sequence[tuple[int, int]]], list[Tensor]]
 """``WholeImages`` or ``Protocol``: images uint8 (N, 3, H, W) and their sizes → logits of each, (C, height, width)."""
 OnImage = Callable[[Sample, Tensor, Tensor, Tensor], None]
@@ -150,15 +158,8 @@ def summary_lines(results: Results) -> list[str]:
     groups = results.get("mean_iou_by_frequency", {})
     if groups:
         lines.append("mean IoU of classes, " + ", ".join(f"{name} {percent(value)}" for name, value in groups.items()))
-    names = {
-        "pixel_accuracy": "pixel accuracy",
-        "mean_accuracy": "mean class accuracy",
-        "frequency_weighted_iou": "frequency-weighted IoU",
-        "boundary_iou": "boundary IoU",
-        "expected_calibration_error": "calibration error",
-    }
     scores = dict[str, Any](results)
-    shown = [f"{title} {percent(scores[name])}" for name, title in names.items() if name in scores]
+    shown = [f"{title} {percent(scores[name])}" for name, title in OTHER_SCORES.items() if name in scores]
     lines += [", ".join(shown)] if shown else []
     if "last" in results:
         last = results["last"]["mean_iou"]

@@ -85,12 +85,11 @@ def read_study(path: Path) -> Study:
         The file is missing or no study.
     """
     try:
-        study = Study.model_validate_json(read_plain(path))
+        return Study.model_validate_json(read_plain(path))
     except OSError as error:
         raise UsageError(f"--study {path}: cannot be read ({error.strerror}).") from None
     except ValidationError as error:
         raise UsageError(f"--study {path}: {first_problem(error)}.") from None
-    return study
 
 
 def runs_of_seed(path: Path, study: Study, seed: int, folder: Path, overrides: tuple[str, ...] = ()) -> dict[str, Run]:
@@ -114,19 +113,14 @@ def runs_of_seed(path: Path, study: Study, seed: int, folder: Path, overrides: t
 
     def baseline_of(name: str, file: Path, settings: dict[str, Any]) -> Run:
         """The baseline with these settings, called after the first variant that needs it."""
-        _, config = load(file, **settings)
-        found = baselines.get(config.model_dump_json(exclude={"experim_name"}))
-        if found is not None:
-            return found
-        options, named = load(file, **settings, experim_name=f"{name}_baseline")
-        run = Run(named.experim_name, file, options, named)
-        baselines[config.model_dump_json(exclude={"experim_name"})] = run
-        return run
+        options, config = load(file, **settings, experim_name=f"{name}_baseline")
+        run = Run(config.experim_name, file, options, config)
+        return baselines.setdefault(config.model_dump_json(exclude={"experim_name"}), run)
 
     runs = {}
     for name, variant in study.variants.items():
         slug = _slug(name)
-        file, settings = path.parent / variant.config, {**variant.set}
+        file, settings = path.parent / variant.config, variant.set
         if load(file, **settings)[1].name == BASELINE:
             runs[name] = baseline_of(slug.removesuffix("_baseline"), file, {**variant.baseline_set, **settings})
             continue

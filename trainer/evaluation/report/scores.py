@@ -4,17 +4,10 @@ from typing import Any
 
 import numpy as np
 
+from trainer.evaluation.evaluate import OTHER_SCORES
 from trainer.evaluation.report.cells import change_text, html_table, percent_text, table_row
 from trainer.evaluation.report.charts import Curve, line_chart
 from trainer.evaluation.report.run_files import RunFiles
-
-SCORES = {
-    "pixel_accuracy": "pixel accuracy",
-    "mean_accuracy": "mean class accuracy",
-    "frequency_weighted_iou": "frequency-weighted IoU",
-    "boundary_iou": "mean boundary IoU",
-    "expected_calibration_error": "calibration error",
-}
 
 
 def scores(run: RunFiles, baseline: RunFiles | None) -> str:
@@ -39,7 +32,7 @@ def _other_scores(results: dict[str, Any]) -> dict[str, float]:
     values = {"mean IoU of the last model": results["last"]["mean_iou"]} if "last" in results else {}
     groups = results.get("mean_iou_by_frequency", {})
     values |= {f"mean IoU of {name} classes": value for name, value in groups.items()}
-    values |= {title: results[name] for name, title in SCORES.items() if name in results}
+    values |= {title: results[name] for name, title in OTHER_SCORES.items() if name in results}
     return {title: float("nan") if value is None else value for title, value in values.items()}
 
 
