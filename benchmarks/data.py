@@ -39,7 +39,7 @@ from dataloaders.photometry import apply_photometry, normalise, to_unit  # noqa:
 from dataloaders.prepare.pictures import uncompressed_png  # noqa: E402
 from dataloaders.sets.description import Sample, SegmentationData  # noqa: E402
 from dataloaders.streams import LabelledStream, UnlabelledStream  # noqa: E402
-from utils.palette import save_mask, voc_palette  # noqa: E402
+from utils.palette import mask_image, voc_palette  # noqa: E402
 
 N_CLASSES, N_SUBCLASSES = 19, 170
 STREAMS = ("labelled", "unlabelled")
@@ -96,13 +96,13 @@ def make_files(folder: Path, setting: Setting) -> tuple[Sample, ...]:
         mask[regions > 2.2] = 255
         label = folder / f"{number}_mask.png"
         if setting.name == "voc":
-            save_mask(label, mask, voc_palette())
+            mask_image(mask, voc_palette()).save(label)
         else:
             Image.fromarray(mask).save(label)
         subclasses = cv2.resize(mask, (width // 8, height // 8), interpolation=cv2.INTER_NEAREST)
         subclasses[subclasses < 255] *= (N_SUBCLASSES - 1) // N_CLASSES
         subclasses = cv2.resize(subclasses, (width, height), interpolation=cv2.INTER_NEAREST)
-        save_mask(folder / "subclasses" / label.name, subclasses, voc_palette())
+        mask_image(subclasses, voc_palette()).save(folder / "subclasses" / label.name)  # as stage 3 does
         samples.append(Sample(str(number), path, label))
     return tuple(samples)
 
