@@ -13,6 +13,9 @@ from dataloaders.images import turned
 from dataloaders.opening import MAX_PIXELS, content_of, opened, orientation_of
 from utils.errors import UsageError
 
+IGNORE_INDEX = 255
+"""In mask files, the value of a pixel without a class, unless a configuration names another."""
+MAX_CLASSES = 250
 MASK_FORMATS = ("PNG", "BMP", "TIFF", "GIF", "WEBP", "JPEG")
 WANTED = "Save it as a single-channel or palette PNG whose values are the class indices."
 _WITH_ALPHA = ("LA", "PA", "RGBA")

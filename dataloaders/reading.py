@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from dataloaders.images import read_image as read_image
-from dataloaders.mask_file import WANTED, read_mask_file
+from dataloaders.mask_file import IGNORE_INDEX, WANTED, read_mask_file
 from utils.errors import UsageError
 from utils.palette import indices_of_colours, voc_palette
 
@@ -16,7 +16,9 @@ IGNORE = -1
 _OUTSIDE = -2  # in memory, a value that is no index and is not ignored either
 
 
-def read_mask(path: Path, n_classes: int, ignore_index: int = 255, palette: np.ndarray | None = None) -> np.ndarray:
+def read_mask(
+    path: Path, n_classes: int, ignore_index: int = IGNORE_INDEX, palette: np.ndarray | None = None
+) -> np.ndarray:
     """A class mask as int16 (H, W), ``IGNORE`` where its value is ``ignore_index``.
 
     A mask in colours is converted where every colour is a class's in ``palette``, uint8 (256, 3), VOC's own unless

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from dataloaders.mask_file import IGNORE_INDEX, MAX_CLASSES
 from dataloaders.own.evidence import MaskStatistics, judge
-from dataloaders.own.masks import IGNORE, TRANSPARENT, rgb
+from dataloaders.own.masks import TRANSPARENT, rgb
 from dataloaders.own.snapping import TOPS, Rows, listed, meant_values, nearest, refuse_near_colours, total_pixels
 from dataloaders.sets.class_file import read_class_file
 from utils.errors import UsageError
 from utils.palette import colour_codes, voc_palette
 
 Colour = tuple[int, int, int]
-MAX_CLASSES = 250
 VOC_BORDER = 0xE0E0C0  # the colour of PASCAL VOC's pixels without a class
 
 
@@ -55,7 +55,7 @@ class ClassProposal:
             away = [at for at, value in enumerate(targets) if value not in known]
             for at, value in zip(away, nearest(found[away], self.snap_to, self.by_colour), strict=True):
                 targets[at] = value
-        return np.array([table.get(value, IGNORE) for value in targets], np.int64)
+        return np.array([table.get(value, IGNORE_INDEX) for value in targets], np.int64)
 
 
 def propose_classes(
@@ -215,7 +215,7 @@ def _by_value(
 
 
 def _names_of(values: list[int]) -> list[str]:
-    if values in ([0, 1], [0, IGNORE]) or (len(values) == 2 and values[0] == TRANSPARENT):
+    if values in ([0, 1], [0, IGNORE_INDEX]) or (len(values) == 2 and values[0] == TRANSPARENT):
         return ["background", "foreground"]
     return ["background" if value == TRANSPARENT else f"class_{value}" for value in values]
 

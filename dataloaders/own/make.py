@@ -12,11 +12,10 @@ import numpy as np
 
 from dataloaders.check import range_of
 from dataloaders.images import ImageLook, look_at_image
-from dataloaders.own.annotations.drawn import NO_CLASS
+from dataloaders.mask_file import IGNORE_INDEX
 from dataloaders.own.annotations.read import draw_annotations
 from dataloaders.own.classes import ClassProposal, propose_classes
 from dataloaders.own.masks import (
-    IGNORE,
     TRANSPARENT,
     MaskContents,
     are_read_by_colour,
@@ -109,7 +108,7 @@ def make_own_data(
         try:
             pairs = find_pairs(images_folder, drawn.folder)
             own = _make(
-                root, images_folder, masks_folder, pairs, drawn.class_file, [NO_CLASS], False, n_labelled, given
+                root, images_folder, masks_folder, pairs, drawn.class_file, [IGNORE_INDEX], False, n_labelled, given
             )
         except UsageError as error:  # the masks that it names are drawn of these annotations
             raise UsageError(str(error).replace(str(drawn.folder.resolve()), str(masks_folder))) from None
@@ -152,7 +151,7 @@ def _make(
     for id_, one in statistics.items():
         found = list(one.pixels)
         for value, index in zip(found, classes.indices(np.array(found)).tolist(), strict=True):
-            counts, key = (unclassed[id_], value) if index == IGNORE else (pixels[id_], index)
+            counts, key = (unclassed[id_], value) if index == IGNORE_INDEX else (pixels[id_], index)
             counts[key] += one.pixels[value]
     if given is None:
         split = split_masked({id_: set(counts) for id_, counts in pixels.items()}, n_labelled)

@@ -14,7 +14,6 @@ from dataloaders.own.evidence import MaskStatistics
 from utils.errors import UsageError, some
 from utils.palette import colour_codes, save_mask
 
-IGNORE = 255
 TRANSPARENT = -1
 """The value, or colour, of pixels with alpha 0, whatever colour they hide."""
 _COLOUR_MODES = ("RGB", "RGBA")

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from dataloaders.mask_file import IGNORE_INDEX
 from dataloaders.own.evidence import MaskStatistics, main_values
-from dataloaders.own.masks import IGNORE, rgb, shown
+from dataloaders.own.masks import rgb, shown
 from utils.errors import UsageError, some
 
 Rows = list[tuple[str, tuple[int, int, int] | None]]
 """Names and colours of a class file."""
-TOPS = (IGNORE, 65535)
+TOPS = (IGNORE_INDEX, 65535)
 """What masks of 8 and 16 bit may hold for no class."""
 _NEAR, _MANY, _MUCH = 16, 4, 0.02  # colours this close to listed ones, so many of them, on so many of the pixels
 _TO_SNAP = 32  # values, beyond which none of them stand out if no main ones are found

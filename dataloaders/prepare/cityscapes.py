@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from dataloaders.mask_file import IGNORE_INDEX
 from dataloaders.prepare.archives import unpack
 from dataloaders.prepare.frame import check_or_fill
 from dataloaders.prepare.pictures import (
-    IGNORE,
     BadFile,
     check_picture,
     is_in_order,
@@ -36,11 +36,11 @@ LABELS = (
 )  # fmt: skip
 """The public label table: the names of the labelIds 0 to 33. A label that is a class has its trainId, any
 other 255. The licence plate, -1, is 255 in 8 bits and stays that."""
-TRAIN_IDS = np.full(256, IGNORE, np.uint8)
-TRAIN_IDS[: len(LABELS)] = [CLASSES.index(name) if name in CLASSES else IGNORE for name in LABELS]
+TRAIN_IDS = np.full(256, IGNORE_INDEX, np.uint8)
+TRAIN_IDS[: len(LABELS)] = [CLASSES.index(name) if name in CLASSES else IGNORE_INDEX for name in LABELS]
 
 _LABEL_IDS_ALLOWED = np.isin(np.arange(256), [*range(len(LABELS)), 255])
-_TRAIN_IDS_ALLOWED = np.isin(np.arange(256), [*range(len(CLASSES)), IGNORE])
+_TRAIN_IDS_ALLOWED = np.isin(np.arange(256), [*range(len(CLASSES)), IGNORE_INDEX])
 _IMAGE, _LABEL, _TRAIN = "_leftImg8bit.png", "_gtFine_labelIds.png", "_gtFine_labelTrainIds.png"
 _NAME = r"[^/.][^/]*"
 _MEMBER = re.compile(

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 from PIL import Image
 
-IGNORE = 255
 _FORMATS = ("JPEG", "PNG")  # nothing else is tried: some decoders run programs
 _MASK_MODES = ("L", "P")
 

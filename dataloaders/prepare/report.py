@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloaders.prepare.pictures import IGNORE
+from dataloaders.mask_file import IGNORE_INDEX
 
 _SHOWN = 20
 _NAMES = {"train": "training pool", "val": "validation"}
@@ -90,12 +90,12 @@ class Report:
         splits = [split for split in self.expected if split in self.pixels]
         heads = "".join(f"{_NAMES[split]:>16}" for split in splits)
         lines = ["", f"{'share of pixels':18}{heads}"]
-        for index, name in [*enumerate(self.classes), (IGNORE, "(ignored)")]:
+        for index, name in [*enumerate(self.classes), (IGNORE_INDEX, "(ignored)")]:
             lines.append(f"{name:18}" + "".join(f"{self._share(split, index):>14.2f} %" for split in splits))
         return lines
 
     def _share(self, split: str, index: int) -> float:
         """Percent of a split's labelled pixels; of all its pixels for the ignored ones."""
         pixels = self.pixels[split]
-        of = pixels.sum() if index == IGNORE else pixels[: len(self.classes)].sum()
+        of = pixels.sum() if index == IGNORE_INDEX else pixels[: len(self.classes)].sum()
         return 100 * pixels[index] / max(of, 1)

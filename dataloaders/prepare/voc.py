@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from dataloaders.mask_file import IGNORE_INDEX
 from dataloaders.prepare import voc_sources
 from dataloaders.prepare.frame import check_or_fill
 from dataloaders.prepare.matlab import read_sbd_mask
 from dataloaders.prepare.pictures import (
-    IGNORE,
     BadFile,
     check_ids,
     check_picture,
@@ -25,7 +25,7 @@ from utils.errors import UsageError
 from utils.files import write_whole
 
 EXPECTED = {"train": 10582, "val": 1449}
-_ALLOWED = np.isin(np.arange(256), [*range(len(CLASSES)), IGNORE])
+_ALLOWED = np.isin(np.arange(256), [*range(len(CLASSES)), IGNORE_INDEX])
 _VAL = "ImageSets/Segmentation/val.txt"
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
+from dataloaders.mask_file import IGNORE_INDEX
 from dataloaders.opening import MAX_PIXELS
-from dataloaders.own.annotations.drawn import BACKGROUND, NO_CLASS, Drawn, write_class_names, write_drawn_mask
+from dataloaders.own.annotations.drawn import BACKGROUND, Drawn, write_class_names, write_drawn_mask
 from utils.errors import UsageError
 from utils.inputs import first_problem, read_plain
 from utils.parallel import cores, for_each
@@ -124,7 +125,7 @@ def _draw(work: tuple[_Image, list[_Annotation]], file: Path, folder: Path, inde
     for annotation in annotations:
         region = _region(annotation, image, file)
         if annotation.iscrowd or not annotation.segmentation:
-            mask[region] = NO_CLASS
+            mask[region] = IGNORE_INDEX
         else:
             objects.append((int(region.sum()), index_of[annotation.category_id], region))
     taken, overlap = np.zeros(mask.shape, bool), np.zeros(mask.shape, bool)

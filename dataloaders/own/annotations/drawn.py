@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from dataloaders.mask_file import MAX_CLASSES
 from utils.errors import UsageError
 from utils.palette import save_mask, voc_palette
 
-NO_CLASS = 255
 BACKGROUND = "background"
-MAX_CLASSES = 250
 
 
 @dataclass(frozen=True)

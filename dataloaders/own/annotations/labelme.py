@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw
 from pydantic import BaseModel, Field, ValidationError
 
 from dataloaders.images import image_size
+from dataloaders.mask_file import IGNORE_INDEX
 from dataloaders.opening import MAX_PIXELS, opened
-from dataloaders.own.annotations.drawn import NO_CLASS, Drawn, write_class_names, write_drawn_mask
+from dataloaders.own.annotations.drawn import Drawn, write_class_names, write_drawn_mask
 from dataloaders.sets.description import IMAGE_SUFFIXES
 from utils.errors import UsageError
 from utils.inputs import first_problem, read_plain
@@ -58,7 +59,7 @@ def draw_labelme(source: Path, files: Sequence[Path], images_folder: Path, folde
     names = sorted(labels - {IGNORED, *BACKGROUND_LABELS})
     folder.mkdir()
     class_file = write_class_names(folder.parent / "classes.txt", names, source)
-    index_of = {name: index for index, name in enumerate(names, 1)} | {IGNORED: NO_CLASS}
+    index_of = {name: index for index, name in enumerate(names, 1)} | {IGNORED: IGNORE_INDEX}
     draw = partial(_draw, source=source, folder=folder, index_of=index_of)
     for_each(draw, list(zip(files, annotations, strict=True)), workers=cores(), label="drawing")
     notes = ["pixels outside all shapes are the class background"]
