@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dataloaders.reading import IGNORE
-from utils.config import StreamConfig
+from utils.config_sections import StreamConfig
 
 MEAN_COLOUR = (124, 116, 104)  # the normalisation mean (dataloaders/photometry.py) in 8 bit
 LABELLED_SCALES = (0.5, 2.0)

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from utils.config import Config, Section
+from utils.config import Config
+from utils.config_sections import Section
 
 PATH = Path(__file__).parent.parent / "configs" / "schema.json"
 

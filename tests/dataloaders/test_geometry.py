@@ -6,7 +6,7 @@ from PIL import Image
 from dataloaders.geometry import LABELLED_SCALES, MEAN_COLOUR, UNLABELLED_SCALES, Geometry, resize_image
 from dataloaders.photometry import MEAN
 from dataloaders.reading import IGNORE
-from utils.config import StreamConfig
+from utils.config_sections import StreamConfig
 
 LEVELS = 3  # an image's red is LEVELS times the column, its green LEVELS times the row
 BLUE = 77  # marks the image's own pixels: no mean colour has it

@@ -17,8 +17,8 @@ from trainer.loop.board import Board
 from trainer.loop.resume import Origin
 from trainer.loop.trainer import Trainer
 from trainer.methods.usrn import USRNStep
-from utils.config import ModelConfig
 from utils.config_file import load_config
+from utils.config_sections import ModelConfig
 from utils.metrics import ConfusionMatrix
 
 CPU = torch.device("cpu")

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from utils.config import Config, ModelConfig, StreamConfig, ValidationConfig
+from utils.config import Config, ValidationConfig
 from utils.config_file import load_config
+from utils.config_sections import ModelConfig, StreamConfig
 from utils.errors import UsageError
 
 MINIMAL = {

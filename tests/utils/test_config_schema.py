@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from utils.config import Config, ModelConfig
+from utils.config import Config
 from utils.config_file import load_config
 from utils.config_schema import PATH, config_schema, schema_text
+from utils.config_sections import ModelConfig
 
 CONFIGS = PATH.parent
 STUDIES = CONFIGS / "studies"  # they are no configurations

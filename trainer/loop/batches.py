@@ -14,7 +14,8 @@ from dataloaders.loaders import DrawSampler, training_loader
 from dataloaders.photometry import apply_photometry, normalise, to_unit
 from dataloaders.sets.description import SegmentationData
 from dataloaders.streams import LABELLED, UNLABELLED, LabelledStream, UnlabelledStream
-from utils.config import Config, StreamConfig
+from utils.config import Config
+from utils.config_sections import StreamConfig
 from utils.distributed import gather, rank, world_size
 from utils.logger import log
 

@@ -18,8 +18,9 @@ from trainer.prediction.protocol import mean_over_views
 from trainer.prediction.sliding_window import logits_in_rows
 from trainer.prediction.whole_image import WholeImages
 from utils.checkpoint import check_fit, load_checkpoint, load_weights
-from utils.config import Config, PredictConfig
+from utils.config import Config
 from utils.config_file import load_config
+from utils.config_sections import PredictConfig
 from utils.distributed import choose_device
 from utils.errors import UsageError
 from utils.palette import palette_of, voc_palette

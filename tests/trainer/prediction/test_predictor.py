@@ -17,8 +17,8 @@ from trainer.prediction.predictor import Predictor
 from trainer.prediction.whole_image import WholeImages, whole_image_loader
 from trainer.stages import Options, run_stage
 from utils.checkpoint import save_checkpoint
-from utils.config import PredictConfig
 from utils.config_file import load_config
+from utils.config_sections import PredictConfig
 from utils.errors import UsageError
 from utils.palette import CITYSCAPES_COLOURS, voc_palette
 

@@ -8,8 +8,8 @@ from models import build_network
 from trainer.prediction.predictor import Predictor
 from trainer.prediction.protocol import Protocol, slide
 from trainer.prediction.whole_image import WholeImages
-from utils.config import PredictConfig
 from utils.config_file import load_config
+from utils.config_sections import PredictConfig
 
 CPU = torch.device("cpu")
 
