@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from dataloaders.cache import SharedCache
 from dataloaders.geometry import Geometry, pad_to_multiple
 from dataloaders.photometry import draw_photometry
-from dataloaders.reading import read_subclass_map
+from dataloaders.reading import IGNORE, read_subclass_map
 from dataloaders.sets.description import Sample, SegmentationData
 from utils.errors import UsageError
 
@@ -143,20 +143,41 @@ class LabelledStream(_TrainingStream):
 
 class UnlabelledStream(_TrainingStream):
     """Items: ``id``; ``image`` uint8 (3, S, S), of which both views are made; ``photometry`` (8,) of the
-    strong view; ``bad``. Masks are never opened."""
+    strong view; ``bad``; and, with ``masks``, ``target`` int16 (S, S), which is ``IGNORE`` for an image without a mask.
+
+    Masks are opened with ``masks`` alone. Nothing else of an item depends on them.
+    """
 
     number = UNLABELLED
-    n_masks = 0
 
-    def __init__(self, data: SegmentationData, geometry: Geometry, **options):
+    def __init__(self, data: SegmentationData, geometry: Geometry, *, masks: bool = False, **options):
+        self.n_masks = int(masks)
         super().__init__(data.unlabelled, geometry, **options)
         self.data = data.without_samples()
+        if masks and not any(sample.label for sample in self.samples):
+            raise UsageError(
+                f"trainer.pseudo_label_quality: none of the {len(self):,} unlabelled images has a mask by which pseudo "
+                "labels could be judged. Set it to false."
+            )
 
     def _read(self, sample: Sample) -> tuple[np.ndarray, list[np.ndarray]]:
         return self.data.read_image(sample), []
 
+    def _read_more(self, sample: Sample, size: tuple[int, int]) -> list[np.ndarray]:
+        """The mask. One that cannot be used is an error also where bad samples are skipped: it must change no draw."""
+        if not self.n_masks:
+            return []
+        mask = np.full(size, IGNORE, np.int16) if sample.label is None else self.data.read_mask(sample.label)
+        if mask.shape != size:
+            raise UsageError(
+                f"{sample.label}: is {mask.shape[1]} x {mask.shape[0]} pixels, but its image {sample.image} is "
+                f"{size[1]} x {size[0]}. Make them the same size, or set trainer.pseudo_label_quality to false."
+            )
+        return [mask]
+
     def _item(self, sample: Sample, image: torch.Tensor, masks: list[np.ndarray], rng: np.random.Generator) -> dict:
-        return {"id": sample.id, "image": image, "photometry": torch.from_numpy(draw_photometry(rng, strong=True))}
+        item = {"id": sample.id, "image": image, "photometry": torch.from_numpy(draw_photometry(rng, strong=True))}
+        return item | dict(zip(("target",), map(_own_tensor, masks), strict=False))
 
 
 class EvaluationStream(Dataset):

@@ -135,8 +135,12 @@ _WITHOUT_EFFECT = _PATHS | {
 
 
 def differing_keys(old: dict[str, Any], new: Config) -> list[str]:
-    """The keys in which an earlier configuration (its ``model_dump``) differs so that results may: key: old → new."""
-    before, after = _flatten(old), _flatten(new.model_dump())
+    """The keys in which an earlier configuration (its ``model_dump``) differs so that results may: key: old → new.
+
+    A key that did not exist then has its default, which does what was done before there was the key.
+    """
+    after, chosen = _flatten(new.model_dump()), _flatten(new.model_dump(exclude_defaults=True))
+    before = {key: value for key, value in after.items() if key not in chosen} | _flatten(old)
     return [
         f"{key}: {before.get(key)} → {after.get(key)}"
         for key in sorted(before.keys() | after.keys())

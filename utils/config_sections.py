@@ -125,6 +125,11 @@ class TrainerConfig(Section):
     val: bool = Field(True, description="validate during training")
     val_per_epochs: int = Field(1, ge=1, description="epochs between two validations")
     tensorboardX: bool = Field(True, description="write TensorBoard logs")
+    pseudo_label_quality: bool = Field(
+        False,
+        description="count how many pseudo labels are right, by the masks of unlabelled images that have one; "
+        "training does not see them",
+    )
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="of the network; losses are float32. auto: bf16 on a GPU that has it, else fp32"
     )

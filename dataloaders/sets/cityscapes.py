@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 
 from dataloaders.sets.description import LazySamples, Sample, SegmentationData, find_root
-from dataloaders.sets.splits import LISTS_DIR, choose_labelled, read_list, read_or_choose
+from dataloaders.sets.splits import LISTS_DIR, Labels, choose_labelled, read_list, read_or_choose
 from utils.config import Config
 from utils.errors import UsageError
 from utils.palette import CITYSCAPES_COLOURS, palette_of
@@ -25,13 +25,14 @@ def open_cityscapes(config: Config) -> SegmentationData:
     def images() -> dict[str, Path]:
         return {path.stem.removesuffix(_IMAGE): path for path in _files(root, "images/train", f"*{_IMAGE}.png")}
 
-    def samples(keys: list[str], *, labels: bool) -> tuple[Sample, ...]:
+    def samples(keys: list[str], *, labels: Labels) -> tuple[Sample, ...]:
         found = []
         for key in keys:
             mask = root / "segmentation" / "train" / f"{key}{_MASK}.png"
-            if labels and not mask.is_file():
+            there = bool(labels) and mask.is_file()
+            if labels is True and not there:
                 raise _missing(mask, "this mask")
-            found.append(Sample(images()[key].stem, images()[key], mask if labels else None))
+            found.append(Sample(images()[key].stem, images()[key], mask if there else None))
         return tuple(found)
 
     def validation() -> tuple[Sample, ...]:

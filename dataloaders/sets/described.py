@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from dataloaders.sets.description import LazySamples, Sample, SegmentationData
-from dataloaders.sets.splits import choose_labelled
+from dataloaders.sets.splits import choose_labelled, labels_of_unlabelled
 from utils.config import Config
 from utils.errors import UsageError
 from utils.inputs import first_problem, read_plain, without_repetition
@@ -114,7 +114,8 @@ def open_described(root: Path, config: Config) -> SegmentationData:
     def unlabelled() -> tuple[Sample, ...]:
         rest = described.labelled.keys() - set(chosen())
         others = {id_: image for id_, image in described.labelled.items() if id_ in rest}
-        return samples({**described.unlabelled, **others}, labels=False)
+        with_masks = bool(labels_of_unlabelled(config))
+        return (*samples(described.unlabelled, labels=False), *samples(others, labels=with_masks))
 
     def validation() -> tuple[Sample, ...]:
         if not described.validation:

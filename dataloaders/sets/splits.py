@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from dataloaders.sets.description import LazySamples, Sample, are_missing, read_text, refuse_repeated
 from utils.config import Config
@@ -14,15 +15,25 @@ LISTS_DIR = Path(__file__).parents[1]
 """Where split lists in the original's format are looked for: ``<LISTS_DIR>/voc_splits0/``."""
 
 
-def read_list(list_file: Path, root: Path, *, labels: bool) -> tuple[Sample, ...]:
+Labels = bool | Literal["if there"]
+"""Whether samples have masks: all of them, none, or those whose mask is there."""
+
+
+def labels_of_unlabelled(config: Config) -> Labels:
+    """Masks of unlabelled images are looked for where pseudo labels are judged by them, and nowhere else."""
+    return "if there" if config.trainer.pseudo_label_quality else False
+
+
+def read_list(list_file: Path, root: Path, *, labels: Labels) -> tuple[Sample, ...]:
     """Read a split list: on every line an image path, a space and a label path, both below ``root``.
 
-    With ``labels`` false the label path may be missing and is not looked at.
+    With ``labels`` false the label path may be missing and is not looked at; with "if there" it is left out where no
+    such file is.
     """
     samples, missing = [], []
     for number, (image, label) in _pairs(list_file, root):
-        if not labels:
-            label = None
+        if labels is not True:
+            label = label if labels and label is not None and label.is_file() else None
         elif label is None:
             raise UsageError(f"{list_file}, line {number}: no label path; write <image path> <label path>.")
         paths = (image,) if label is None else (image, label)
@@ -100,10 +111,10 @@ def read_or_choose(
     def chosen() -> tuple[list[str], list[str]]:
         return choose(config.n_labeled_examples, config.datalist)
 
-    def look_up(which: int) -> tuple[Sample, ...]:
+    def look_up(which: int, labels: Labels) -> tuple[Sample, ...]:
         there = [file.is_file() for file in files]
         if all(there):
-            listed = read_list(files[which], root, labels=which == 0)
+            listed = read_list(files[which], root, labels=labels)
             if which == 0 and len(listed) != config.n_labeled_examples:
                 raise UsageError(
                     f"{files[0]}: lists {len(listed):,} images, but its name says {config.n_labeled_examples:,}, as "
@@ -113,6 +124,6 @@ def read_or_choose(
         if any(there):
             missing, other = files[there.index(False)], files[there.index(True)]
             raise UsageError(f"{missing}: this list is missing while {other.name} is there; both or none are needed.")
-        return samples(chosen()[which], labels=which == 0)
+        return samples(chosen()[which], labels=labels)
 
-    return LazySamples(lambda: look_up(0)), LazySamples(lambda: look_up(1))
+    return LazySamples(lambda: look_up(0, True)), LazySamples(lambda: look_up(1, labels_of_unlabelled(config)))

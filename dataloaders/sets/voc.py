@@ -16,7 +16,7 @@ from dataloaders.sets.description import (
     are_missing,
     find_root,
 )
-from dataloaders.sets.splits import LISTS_DIR, choose_labelled, listed_ids, read_ids, read_list, read_or_choose
+from dataloaders.sets.splits import LISTS_DIR, Labels, choose_labelled, listed_ids, read_ids, read_list, read_or_choose
 from utils.config import Config
 from utils.errors import UsageError
 from utils.palette import palette_of, voc_palette
@@ -84,9 +84,9 @@ class _Tree:
                 found.setdefault(path.stem, []).append(path)
         return found
 
-    def samples(self, ids: list[str], *, labels: bool) -> tuple[Sample, ...]:
+    def samples(self, ids: list[str], *, labels: Labels) -> tuple[Sample, ...]:
         kinds = [("image", "JPEGImages", self.images)]
-        if labels:
+        if labels is True:
             kinds.append(("mask", self.mask_folder, self.masks))
         for kind, folder, there in kinds:
             missing = [id_ for id_ in ids if id_ not in there]
@@ -97,7 +97,8 @@ class _Tree:
             twice = next((id_ for id_ in ids if len(there[id_]) > 1), None)
             if twice is not None:
                 raise UsageError(f"{' and '.join(map(str, there[twice]))}: both are the {kind} {twice}. Remove one.")
-        return tuple(Sample(id_, self.images[id_][0], self.masks[id_][0] if labels else None) for id_ in ids)
+        masks = self.masks if labels else {}
+        return tuple(Sample(id_, self.images[id_][0], next(iter(masks.get(id_, [])), None)) for id_ in ids)
 
     def validation_ids(self) -> list[str]:
         return read_ids(self.id_lists / "val.txt", "the list of validation images")

@@ -130,7 +130,9 @@ def test_keys_that_change_the_result_differ_and_others_do_not():
     ]  # fmt: skip
 
 
-def test_key_that_an_earlier_version_lacked_differs():
+def test_key_that_an_earlier_version_lacked_had_its_default_then():
     old = config_of().model_dump()
-    del old["model"]["entropy_gate"]
-    assert differing_keys(old, config_of()) == ["model.entropy_gate: None → True"]
+    del old["trainer"]["pseudo_label_quality"]
+    assert differing_keys(old, config_of()) == []
+    other = config_of(trainer={"epochs": 1, "pseudo_label_quality": True})
+    assert differing_keys(old, other) == ["trainer.pseudo_label_quality: None → True"]

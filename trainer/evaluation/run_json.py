@@ -84,6 +84,7 @@ class Entry(TypedDict):
     val_iou: NotRequired[list[float]]
     label_shares: NotRequired[list[float]]
     pseudo_label_shares: NotRequired[list[float]]
+    pseudo_label_quality: NotRequired[dict[str, list[int]]]
 
 
 def _only_numbers(entry: Entry) -> Entry:

@@ -30,6 +30,9 @@ class TrainingBatches:
     ----------
     ids
         Image ids of the batch given last, of this process: "labelled" and, where it has them, "unlabelled".
+    hidden_target
+        With ``trainer.pseudo_label_quality``: classes of the unlabelled images of the batch given last, (N, H, W),
+        ``IGNORE`` where they are not known. It is no part of the batch, so that no training step can see it.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class TrainingBatches:
         self.device = device
         self.iterations, self.start, self.unsupervised_from = iterations, start, unsupervised_from
         self.ids: dict[str, list[str]] = {}
+        self.hidden_target: Tensor | None = None
         self._seed = config.random_seed
         self._skip_bad = config.data.on_bad_sample == "skip"
         self._bad: Counter[str] = Counter()  # draws that were replaced, by what was wrong with the sample
@@ -69,7 +73,8 @@ class TrainingBatches:
         self.unlabelled = None
         if subclass_dir is not None:
             geometry = Geometry.from_config(unsupervised, UNLABELLED_SCALES)
-            unlabelled = UnlabelledStream(data, geometry, **common)
+            masks = config.trainer.pseudo_label_quality
+            unlabelled = UnlabelledStream(data, geometry, masks=masks, **common)
             first = min(max(start, unsupervised_from), iterations)
             self.unlabelled = self._loader(unlabelled, unsupervised, UNLABELLED, first)
 
@@ -91,6 +96,7 @@ class TrainingBatches:
                 batch |= self._two_views(views)
                 self.ids["unlabelled"] = views["id"]
                 self._count_bad(views["bad"])
+                self.hidden_target = self._move(views["target"]) if "target" in views else None
             self._count_bad(labelled["bad"])
             yield batch
 

@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from dataloaders.photometry import denormalise
 from dataloaders.sets.description import Sample, SegmentationData
+from trainer.evaluation.label_quality import Quality
 from trainer.evaluation.run_json import read_history
 from trainer.subclasses.table import SubclassTable
 from utils.config import Config, flat_settings
@@ -23,6 +25,7 @@ from utils.schedule import Schedule
 
 PICTURES = 4
 PICTURE_ROUNDS = 20
+QUALITY_ROUNDS = 40
 GAP = 4
 VALIDATION_PICTURE = "validation: image, target, prediction"
 UNLABELLED_PICTURE = "unlabelled: weak view, strong view, class label, parent of subclass, gate, pseudo label"
@@ -129,9 +132,28 @@ class Board:
             self._pictures.clear()
             self.writer.flush()
 
-    def _by_class(self, group: str, values: list[float], iteration: int) -> None:
+    def quality_is_due(self, schedule: Schedule, epoch: int) -> bool:
+        """The quality of pseudo labels is written about ``QUALITY_ROUNDS`` times in a run."""
+        return (epoch + 1) % max(1, schedule.epochs // QUALITY_ROUNDS) == 0
+
+    def quality(self, iteration: int, epoch: int, counts: dict[str, list[int]] | None) -> None:
+        """How right the pseudo labels were since the last time, as ``Tally.take_quality`` counts it."""
+        if counts is None or not is_main():
+            return
+        self._write_history({"iteration": iteration, "epoch": epoch + 1, "pseudo_label_quality": counts})
+        if self.writer is None:
+            return
+        found = Quality(counts)
+        with system_errors(self.curves):
+            for name, value in found.shares().items():
+                if value is not None:
+                    self.writer.add_scalar(f"pseudo label quality/{name}", value, iteration)
+            for name, values in found.by_class().items():
+                self._by_class(f"pseudo label quality, {name}", values, iteration)
+
+    def _by_class(self, group: str, values: Sequence[float | None], iteration: int) -> None:
         for name, value in zip(self.classes, values, strict=True):
-            if self.writer is not None and value == value:
+            if self.writer is not None and value is not None and value == value:
                 self.writer.add_scalar(f"{group}/{name}", value, iteration)
 
     def pictures_due(self, config: Config, schedule: Schedule, epoch: int) -> bool:

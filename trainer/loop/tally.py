@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from dataloaders.reading import IGNORE
+from trainer.evaluation.label_quality import COUNTED_PIXELS, PseudoLabelQuality
 from utils.distributed import all_sum, is_main
 from utils.metrics import ClassCounts, ConfusionMatrix, Scores, scores
 
@@ -23,10 +24,14 @@ class Tally:
     labels, pseudo_labels
         Pixels of every class among the labels of the epochs since the last validation, and among the pseudo labels
         used since then.
+    quality
+        How right pseudo labels were since :meth:`take_quality`; counted where ``judges`` is true.
     """
 
-    def __init__(self, n_classes: int, device: torch.device):
+    def __init__(self, n_classes: int, device: torch.device, judges: bool = False):
         self.n_classes, self.device = n_classes, device
+        self.quality = PseudoLabelQuality(n_classes, device)
+        self._counted = (*_COUNTED, "quality") if judges else _COUNTED
         self.running: dict[str, Tensor] = {}
         self.begin_epoch()
         self._begin_shares()
@@ -37,11 +42,16 @@ class Tally:
     def _begin_shares(self) -> None:
         self.labels, self.pseudo_labels = (ClassCounts(self.n_classes, self.device) for _ in range(2))
 
-    def update(self, out: dict[str, Tensor], target: Tensor, good: Tensor) -> None:
-        """Add a step: what it reported, its targets (N, H, W), and whether it was taken, a bool scalar."""
+    def update(self, out: dict[str, Tensor], target: Tensor, good: Tensor, hidden_target: Tensor | None = None) -> None:
+        """Add a step: what it reported, its targets (N, H, W), and whether it was taken, a bool scalar.
+
+        ``hidden_target`` are the classes of the unlabelled images, (N, H, W), where pseudo labels are judged.
+        """
         self.confusion.update(out["prediction"], torch.where(good, target, IGNORE))
         if "pseudo_label" in out:
             self.pseudo_labels.update(torch.where(good, out["pseudo_label"], IGNORE))
+        if hidden_target is not None:
+            self.quality.update(out, torch.where(good, hidden_target, IGNORE))
         for name, value in out.items():
             if value.ndim == 0:
                 pair = torch.stack([torch.where(good, value, 0).double(), good.double()])
@@ -70,9 +80,17 @@ class Tally:
         self._begin_shares()
         return shares
 
+    def take_quality(self) -> dict[str, list[int]] | None:
+        """Counts of right and wrong pseudo labels since the last call, over all processes; None without any."""
+        if "quality" not in self._counted:
+            return None
+        counts = all_sum(self.quality.counts).tolist()
+        self.quality = PseudoLabelQuality(self.n_classes, self.device)
+        return dict(zip(COUNTED_PIXELS, counts, strict=True)) if any(counts[0]) else None
+
     def state(self) -> dict:
         """All of it for a checkpoint: sums over all processes, on the CPU. Every process must call it."""
-        counted = {name: all_sum(getattr(self, name).counts.clone()).cpu() for name in _COUNTED}
+        counted = {name: all_sum(getattr(self, name).counts.clone()).cpu() for name in self._counted}
         return {
             **counted,
             "running": {name: all_sum(self.running[name].clone()).cpu() for name in sorted(self.running)},
@@ -87,6 +105,7 @@ class Tally:
         def own(sums: Tensor) -> Tensor:
             return sums.to(self.device) if is_main() else torch.zeros_like(sums, device=self.device)
 
-        for name in _COUNTED:
-            getattr(self, name).counts += own(state[name])
+        for name in self._counted:
+            if name in state:  # not where pseudo labels were not judged before
+                getattr(self, name).counts += own(state[name])
         self.running = {name: own(value) for name, value in state["running"].items()}

@@ -47,12 +47,10 @@ class Trainer:
 
     def __init__(self, config: Config, data: SegmentationData, device: torch.device, origin: Origin | None = None):
         self.config, self.data, self.device = config, data, device
-        self.schedule = Schedule.from_config(config)
-        self.n_classes = len(data.classes)
-        self.iteration, self.epochs_done, self.finished = 0, 0, False
+        self.schedule, self.n_classes = Schedule.from_config(config), len(data.classes)
+        self.iteration, self.epochs_done, self.not_improved, self.finished = 0, 0, 0, False
         self.best: float | None = None  # mean IoU of best_model.pth
-        self.not_improved = 0
-        self.tally = Tally(self.n_classes, device)
+        self.tally = Tally(self.n_classes, device, config.trainer.pseudo_label_quality)
         self.inputs = resume.training_inputs(config, data)
 
         subclasses = None if config.name == BASELINE else read_subclass_table(config, data)
@@ -96,7 +94,7 @@ class Trainer:
         Stopped
             On a request to stop; ``checkpoint.pth`` is where the run goes on.
         """
-        schedule, settings = self.schedule, self.config.trainer
+        schedule = self.schedule
         self._describe()
         if is_main() and self.iteration == 0:  # what is there is of an earlier run: nothing may go on from it
             for name in (resume.NEWEST, resume.PREVIOUS):
@@ -119,7 +117,9 @@ class Trainer:
                 early = self.not_improved > schedule.early_stop
                 self.epochs_done, self.finished = epoch + 1, last or early
                 self.tally.begin_epoch()
-                if self.finished or self.epochs_done % settings.save_period == 0:
+                if self.finished or self.board.quality_is_due(schedule, epoch):
+                    self.board.quality(self.iteration, epoch, self.tally.take_quality())
+                if self.finished or self.epochs_done % self.config.trainer.save_period == 0:
                     self._save()
                 if early:
                     log.info(f"no better model in {self.not_improved} validations: early stop")
@@ -170,7 +170,7 @@ class Trainer:
         good = self.guard.step(out["total"], self.iteration, self.batches.ids)
         self.scaler.update()
         out = {name: value.detach() for name, value in out.items()}
-        self.tally.update(out, batch["y"], good)
+        self.tally.update(out, batch["y"], good, self.batches.hidden_target)
         return out
 
     def _log_scalars(self, bar: tqdm) -> None:

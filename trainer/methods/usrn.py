@@ -117,7 +117,9 @@ class USRNStep(nn.Module):
             ``prediction`` (N, H, W) of x; shares of pixels ``confident``, ``confident_sub`` (pseudo label used)
             and ``gate_open`` (class prediction left alone). For pictures, of the weak view at the stride of the
             pseudo labels: ``p_cls`` (N, C, H', W'), and (N, H', W') ``pseudo_sub`` (most probable subclass),
-            ``left_alone`` and ``pseudo_label`` (``IGNORE`` where it is not used).
+            ``left_alone`` and ``pseudo_label`` (``IGNORE`` where it is not used). To be judged by, of the same shape:
+            ``ungated_label``, the pseudo labels before the gate, and ``parent_label``, the class that owns a subclass
+            pseudo label that is used.
         """
         # Labelled, strong, weak: batch norm sees three batches, its statistics move three times in this order.
         labelled, *unlabelled = self._features(x) if u_strong is None else self._features(x, u_strong)
@@ -137,6 +139,7 @@ class USRNStep(nn.Module):
                 p_gated, left_alone = entropy_gate(p_cls, p_sub, self.class_of_subclass, self.gate)
                 confidence, pseudo = p_gated.max(1)
                 mask = confidence > self.threshold
+                confidence_cls, most_probable = p_cls.max(1)
             Lu_sub = consistency_loss(sub_strong, pseudo_sub, mask_sub)
             Lu_reg = consistency_loss(strong, pseudo, mask)
             total = total + self.w_unsup * Lu_reg + self.w_unsup * self.w_sub * Lu_sub
@@ -145,6 +148,8 @@ class USRNStep(nn.Module):
             out |= {"gate_open": left_alone.float().mean()}
             out |= {"p_cls": p_cls, "pseudo_sub": pseudo_sub, "left_alone": left_alone}
             out |= {"pseudo_label": pseudo.where(mask, IGNORE)}
+            out |= {"ungated_label": most_probable.where(confidence_cls > self.threshold, IGNORE)}
+            out |= {"parent_label": self.class_of_subclass[pseudo_sub].where(mask_sub, IGNORE)}
         return out | {"total": total}
 
     def _features(self, *batches: Tensor) -> list[tuple[Tensor, Tensor]]:
