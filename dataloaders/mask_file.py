@@ -63,7 +63,8 @@ def read_mask_file(path: Path) -> MaskFile:
         kind, mode = image.format or "", image.mode
         lossy = kind == "JPEG" or image.info.get("compression") == "jpeg" or (kind == "WEBP" and b"VP8 " in content)
         palette = _palette(image.getpalette("RGB") or []) if mode in ("P", "PA") else None
-        values = _colours_of_png(content) if _is_8_bit_colour_png(image, content) else np.asarray(image)
+        blue_first = _is_8_bit_colour_png(image, content)
+        values = _colours_of_png(content) if blue_first else np.asarray(image)
         if kind != "TIFF":  # which Pillow has turned
             values = turned(values, orientation_of(image))
     if kind == "PNG":
@@ -73,7 +74,10 @@ def read_mask_file(path: Path) -> MaskFile:
     if mode in _WITH_ALPHA:
         alpha = cv2.extractChannel(values, values.shape[2] - 1)
         alpha = None if alpha.min() == 255 else alpha
-        values = cv2.extractChannel(values, 0) if values.shape[2] == 2 else cv2.cvtColor(values, cv2.COLOR_RGBA2RGB)
+        to_rgb = cv2.COLOR_BGRA2RGB if blue_first else cv2.COLOR_RGBA2RGB
+        values = cv2.extractChannel(values, 0) if values.shape[2] == 2 else cv2.cvtColor(values, to_rgb)
+    elif blue_first:
+        values = cv2.cvtColor(values, cv2.COLOR_BGR2RGB)
     if values.ndim == 3 and mode not in ("RGB", "RGBA"):
         raise UsageError(f"{path}: is a picture of mode {mode}, not a mask. {WANTED}")
     return MaskFile(_as_indices(path, values), kind, mode, palette, alpha, lossy)
@@ -101,11 +105,11 @@ def _is_8_bit_colour_png(image: Image.Image, content: bytes) -> bool:
 
 
 def _colours_of_png(content: bytes) -> np.ndarray:
-    """uint8 (H, W, 3 or 4), red first: as Pillow decodes it, in two thirds of the time."""
+    """uint8 (H, W, 3 or 4), blue first: otherwise as Pillow decodes it, in two thirds of the time."""
     values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     if values is None:
         raise OSError("it is truncated or damaged")
-    return cv2.cvtColor(values, cv2.COLOR_BGRA2RGBA if values.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+    return values
 
 
 def _plain_png(content: bytes) -> MaskFile | None:

@@ -9,7 +9,8 @@ import numpy as np
 
 from dataloaders.mask_file import IGNORE_INDEX, MAX_CLASSES
 from dataloaders.own.evidence import MaskStatistics, judge
-from dataloaders.own.masks import TRANSPARENT, rgb
+from dataloaders.own.masks import rgb
+from dataloaders.own.runs import TRANSPARENT
 from dataloaders.own.snapping import TOPS, Rows, listed, meant_values, nearest, refuse_near_colours, total_pixels
 from dataloaders.sets.class_file import read_class_file
 from utils.errors import UsageError

@@ -15,8 +15,8 @@ from dataloaders.images import ImageLook, look_at_image
 from dataloaders.mask_file import IGNORE_INDEX
 from dataloaders.own.annotations.read import draw_annotations
 from dataloaders.own.classes import ClassProposal, propose_classes
+from dataloaders.own.given import given_classes, given_split, written
 from dataloaders.own.masks import (
-    TRANSPARENT,
     MaskContents,
     are_read_by_colour,
     check_sizes,
@@ -95,21 +95,21 @@ def make_own_data(
     UsageError
         The data do not make a run: the message says what is wrong and where.
     """
-    with tempfile.TemporaryDirectory() as workplace:
-        drawn = draw_annotations(images_folder, masks_folder, Path(workplace, "drawn"))
+    with tempfile.TemporaryDirectory() as folder:
+        workplace = Path(folder)
+        make = partial(_make, root, images_folder, masks_folder, workplace, n_labelled=n_labelled, given=given)
+        drawn = draw_annotations(images_folder, masks_folder, workplace / "drawn")
         if drawn is None:
             pairs = find_pairs(images_folder, masks_folder)
-            pairs = replace(pairs, masks=pairs.masks | unite_masks(pairs.series, Path(workplace)))
-            return _make(root, images_folder, masks_folder, pairs, class_file, ignore, snap, n_labelled, given)
+            pairs = replace(pairs, masks=pairs.masks | unite_masks(pairs.series, workplace))
+            return make(pairs, class_file, ignore, snap)
         if class_file is not None or ignore is not None or snap:
             raise UsageError(
                 f"--classes, --ignore and --snap do not go with {masks_folder}, which names its classes itself."
             )
         try:
             pairs = find_pairs(images_folder, drawn.folder)
-            own = _make(
-                root, images_folder, masks_folder, pairs, drawn.class_file, [IGNORE_INDEX], False, n_labelled, given
-            )
+            own = make(pairs, drawn.class_file, [IGNORE_INDEX], False)
         except UsageError as error:  # the masks that it names are drawn of these annotations
             raise UsageError(str(error).replace(str(drawn.folder.resolve()), str(masks_folder))) from None
         return replace(own, classes=replace(own.classes, notes=[*drawn.notes, *own.classes.notes]))
@@ -119,14 +119,16 @@ def _make(
     root: Path,
     images_folder: Path,
     masks_folder: Path,
+    workplace: Path,
     pairs: Pairs,
     class_file: Path | None,
     ignore: Sequence[int] | None,
     snap: bool,
+    *,
     n_labelled: int | None,
     given: Description | None,
 ) -> OwnData:
-    looks, contents = _look_at_all(list(pairs.images.values()), list(pairs.masks.values()))
+    looks, contents = _look_at_all(list(pairs.images.values()), list(pairs.masks.values()), workplace)
     look_of = dict(zip(pairs.images, looks, strict=True))
     masks = dict(zip(pairs.masks, contents, strict=True))
     check_sizes(masks, look_of)
@@ -145,7 +147,7 @@ def _make(
             snap=snap,
         )
     else:
-        classes = _given_classes(given, by_colour, {value for one in statistics.values() for value in one.pixels})
+        classes = given_classes(given, by_colour, {value for one in statistics.values() for value in one.pixels})
     pixels: dict[str, Counter] = {id_: Counter() for id_ in statistics}
     unclassed: dict[str, Counter] = {id_: Counter() for id_ in statistics}
     for id_, one in statistics.items():
@@ -156,7 +158,7 @@ def _make(
     if given is None:
         split = split_masked({id_: set(counts) for id_, counts in pixels.items()}, n_labelled)
     else:
-        split = _given_split(given, set(pixels))
+        split = given_split(given, set(pixels))
     unlabelled = sorted(set(pairs.images) - set(split.labelled) - set(split.validation))
     if not unlabelled:
         raise UsageError(
@@ -172,15 +174,15 @@ def _make(
         assumed=classes.notes,
         classes=list(classes.names),
         colours=list(classes.colours),
-        values=[_written(value, by_colour) for value in classes.values],
-        aliases=[(_written(one, by_colour), _written(other, by_colour)) for one, other in classes.aliases.items()],
-        snap_to=None if classes.snap_to is None else [_written(value, by_colour) for value in classes.snap_to],
+        values=[written(value, by_colour) for value in classes.values],
+        aliases=[(written(one, by_colour), written(other, by_colour)) for one, other in classes.aliases.items()],
+        snap_to=None if classes.snap_to is None else [written(value, by_colour) for value in classes.snap_to],
         labelled={id_: paths[id_] for id_ in split.labelled},
         validation={id_: paths[id_] for id_ in split.validation},
         unlabelled={id_: paths[id_] for id_ in unlabelled},
         value_range=given.value_range if given else range_of(look.values for look in looks),
     )
-    wanted = {id_: pairs.masks[id_] for id_ in (*split.labelled, *split.validation)}
+    wanted = {id_: masks[id_] for id_ in (*split.labelled, *split.validation)}
     _write(root, description, wanted, classes, by_colour)
     return OwnData(
         description=description,
@@ -195,10 +197,11 @@ def _make(
     )
 
 
-def _look_at_all(images: list[Path], masks: list[Path]) -> tuple[list[ImageLook], list[MaskContents]]:
+def _look_at_all(images: list[Path], masks: list[Path], workplace: Path) -> tuple[list[ImageLook], list[MaskContents]]:
     """What is in all files; those that cannot be used are named in one message."""
-    looks = for_each(partial(_tried, look_at_image), images, workers=cores(), label="images")
-    contents = for_each(partial(_tried, look_at_mask), masks, workers=cores(), label="masks")
+    looks = for_each(partial(_tried, look_at_image), [(path,) for path in images], workers=cores(), label="images")
+    kept = [(path, workplace / f"{number}.npz") for number, path in enumerate(masks)]
+    contents = for_each(partial(_tried, look_at_mask), kept, workers=cores(), label="masks")
     bad = [str(one) for one in (*looks, *contents) if isinstance(one, UsageError)]
     if len(bad) == 1:
         raise UsageError(bad[0])
@@ -210,54 +213,11 @@ def _look_at_all(images: list[Path], masks: list[Path]) -> tuple[list[ImageLook]
     )
 
 
-def _tried(look: Callable[[Path], Look], path: Path) -> Look | UsageError:
+def _tried(look: Callable[..., Look], arguments: tuple[Path, ...]) -> Look | UsageError:
     try:
-        return look(path)
+        return look(*arguments)
     except UsageError as error:
         return error
-
-
-def _written(value: int, by_colour: bool) -> int | str:
-    """A value as the description has it."""
-    if value == TRANSPARENT:
-        return "transparent"
-    return f"#{value:06x}" if by_colour else value
-
-
-def _read(value: int | str) -> int:
-    if isinstance(value, int):
-        return value
-    return TRANSPARENT if value == "transparent" else int(value[1:], 16)
-
-
-def _given_classes(given: Description, by_colour: bool, found: set[int]) -> ClassProposal:
-    """The classes of a description that was given again."""
-    values = given.values or []
-    if len(values) != len(given.classes) or len(set(values)) < len(values):
-        raise UsageError(
-            f"{DESCRIPTION}: key values: give each of the {len(given.classes)} classes a value of its own."
-        )
-    aliases = {_read(one): _read(other) for one, other in given.aliases}
-    named = [*values, *(given.snap_to or [])]
-    if any(isinstance(value, str) != by_colour for value in named if value != "transparent"):
-        kind = "colours (#rrggbb)" if by_colour else "numbers"
-        raise UsageError(f"{DESCRIPTION}: key values: the masks are read by {kind}; write these.")
-    numbers = tuple(map(_read, values))
-    snap_to = None if given.snap_to is None else tuple(map(_read, given.snap_to))
-    others = [] if snap_to else sorted(found - {*numbers, *aliases})
-    shown = [str(_written(value, by_colour)) for value in others]
-    notes = [f"of the masks' values, {DESCRIPTION} does not list {some(shown)}: no class (ignored)"] if others else []
-    return ClassProposal(tuple(given.classes), tuple(given.colours), numbers, notes, aliases, snap_to, by_colour)
-
-
-def _given_split(given: Description, masked: set[str]) -> Split:
-    """The lists of a description that was given again."""
-    missing = sorted({*given.labelled, *given.validation} - masked)
-    if missing:
-        raise UsageError(f"{DESCRIPTION}: {some(missing)}: labelled or for validation, but without a mask.")
-    if not given.labelled or not given.validation:
-        raise UsageError(f"{DESCRIPTION}: the lists labelled and validation must not be empty.")
-    return Split(sorted(given.labelled), sorted(given.validation), sorted(masked & set(given.unlabelled)), False)
 
 
 def _palette_of(masks: list[MaskContents]) -> dict[int, int]:
@@ -268,17 +228,19 @@ def _palette_of(masks: list[MaskContents]) -> dict[int, int]:
     return colours
 
 
-def _write(root: Path, description: Description, masks: dict[str, Path], classes: ClassProposal, by_colour: bool):
+def _write(
+    root: Path, description: Description, masks: dict[str, MaskContents], classes: ClassProposal, by_colour: bool
+) -> None:
     with replacing(root) as new:
         (new / MASKS).mkdir()
         (new / UNFINISHED).touch()
         write = partial(
             _write_mask, index_of=classes.indices, by_colour=by_colour, palette=palette_of(tuple(classes.colours))
         )
-        pairs = [(source, new / MASKS / f"{id_}.png") for id_, source in masks.items()]
+        pairs = [(mask, new / MASKS / f"{id_}.png") for id_, mask in masks.items()]
         for_each(write, pairs, workers=cores(), label="index masks")
         (new / DESCRIPTION).write_text(description.text(), encoding="utf-8")
 
 
-def _write_mask(pair: tuple[Path, Path], **how) -> None:
+def _write_mask(pair: tuple[MaskContents, Path], **how) -> None:
     write_index_mask(*pair, **how)

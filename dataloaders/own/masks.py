@@ -5,20 +5,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from dataloaders.images import ImageLook
-from dataloaders.mask_file import MaskFile, read_mask_file
+from dataloaders.mask_file import read_mask_file
 from dataloaders.own.evidence import MaskStatistics
+from dataloaders.own.runs import TRANSPARENT, Runs, is_soft, pixels_on_lines, runs_of, solid_pixels
 from utils.errors import UsageError, some
 from utils.palette import colour_codes, save_mask
 
-TRANSPARENT = -1
-"""The value, or colour, of pixels with alpha 0, whatever colour they hide."""
 _COLOUR_MODES = ("RGB", "RGBA")
 _MOST_VALUES = 4096  # of one mask that are counted: the most frequent ones
-_SOFT = 4  # levels of alpha, beyond which edges are smoothed
 _TOPS = (255, 65535, 0xFFFFFF)  # what may stand for no class: the greatest values of 8 and 16 bit, white
 
 
@@ -40,6 +37,8 @@ class MaskContents:
         Pixels of 255, or of white, on lines between other values.
     is_lossy, is_soft
         Whether it is compressed as a photo, and whether its alpha has many levels.
+    runs
+        The file that keeps the decoded mask (``Runs.save``); None where decoding it again is as fast.
 
     Colours are whole numbers, 0xRRGGBB.
     """
@@ -53,6 +52,7 @@ class MaskContents:
     lines: int = 0
     is_lossy: bool = False
     is_soft: bool = False
+    runs: Path | None = None
 
     @property
     def in_colour(self) -> bool:
@@ -60,8 +60,13 @@ class MaskContents:
         return self.mode in _COLOUR_MODES and any(not is_gray(value) for value in self.pixels)
 
 
-def look_at_mask(path: Path) -> MaskContents:
+def look_at_mask(path: Path, keep: Path | None = None) -> MaskContents:
     """Read and count one mask.
+
+    Parameters
+    ----------
+    keep
+        Where to write what was decoded, for ``write_index_mask``; None keeps nothing.
 
     Raises
     ------
@@ -69,8 +74,8 @@ def look_at_mask(path: Path) -> MaskContents:
         It cannot be read as a mask.
     """
     file = read_mask_file(path)
-    found, counts, local = _distinct(file)
-    values = found.tolist()
+    runs = runs_of(file)
+    values, counts = runs.values.tolist(), runs.counts()
     colours: dict[int, int] = {}
     if file.values.ndim == 3:
         colours = {value: value for value in values}
@@ -82,19 +87,21 @@ def look_at_mask(path: Path) -> MaskContents:
         colours = {value: value * white * 0x010101 if value >= 0 else value for value in values}
     solid, lines = np.zeros_like(counts), 0
     if len(values) <= np.iinfo(np.uint16).max:
-        solid = _solid(local, len(values))
-        lines = max((_lines(local, values.index(top)) for top in _TOPS if top in values), default=0)
+        drawn = runs.drawn()
+        solid = solid_pixels(drawn, counts)
+        lines = max((pixels_on_lines(drawn, values.index(top)) for top in _TOPS if top in values), default=0)
     most = np.argsort(-counts, kind="stable")[:_MOST_VALUES].tolist()
     return MaskContents(
         path,
         file.mode,
-        file.values.shape[:2],
+        runs.size,
         {values[at]: int(counts[at]) for at in sorted(most)},
         colours,
         {values[at]: int(solid[at]) for at in most},
         lines,
         file.is_lossy,
-        _is_soft(file),
+        is_soft(file),
+        keep if keep is not None and runs.save(keep) else None,
     )
 
 
@@ -165,21 +172,12 @@ def _meaning(mask: MaskContents, by_colour: bool) -> Callable[[int], int]:
 
 
 def write_index_mask(
-    source: Path, target: Path, index_of: Callable[[np.ndarray], np.ndarray], by_colour: bool, palette: np.ndarray
+    mask: MaskContents, target: Path, index_of: Callable[[np.ndarray], np.ndarray], by_colour: bool, palette: np.ndarray
 ) -> None:
     """Write a mask of class indices; ``index_of`` gives those of values (or of colours), 255 for no class."""
-    file = read_mask_file(source)
-    found, _, local = _distinct(file)
-    if by_colour and file.values.ndim == 2:
-        rows = file.palette if file.palette is not None else np.repeat(np.arange(256)[:, None], 3, axis=1)
-        rows = rows * 255 if file.mode == "1" else rows
-        found = np.where(found >= 0, colour_codes(rows)[found.clip(0, 255)], found)
-    elif not by_colour and file.values.ndim == 3:
-        found = np.where(found >= 0, found & 0xFF, found)
-    indices = index_of(found).astype(np.uint8)
-    is_small = local.dtype == np.uint8  # OpenCV's look-up, of 256 entries, is ten times as fast
-    mask = cv2.LUT(local, np.resize(indices, 256)) if is_small else indices[local]
-    save_mask(target, mask, palette)
+    runs = runs_of(read_mask_file(mask.path)) if mask.runs is None else Runs.load(mask.runs)
+    meant = np.array(list(map(_meaning(mask, by_colour), runs.values.tolist())))
+    save_mask(target, runs.drawn(index_of(meant).astype(np.uint8)), palette)
 
 
 def check_sizes(masks: dict[str, MaskContents], images: dict[str, ImageLook]) -> None:
@@ -208,57 +206,3 @@ def shown(value: int, by_colour: bool) -> str:
     if value == TRANSPARENT:
         return "transparent"
     return " ".join(map(str, rgb(value))) if by_colour else str(value)
-
-
-def _is_soft(file: MaskFile) -> bool:
-    return file.alpha is not None and np.count_nonzero(np.bincount(file.alpha.ravel(), minlength=256)[1:]) > _SOFT
-
-
-def _distinct(file: MaskFile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What values, or colours of a picture in colours, a mask has; ``TRANSPARENT`` where alpha hides them.
-
-    Runs of equal values are sorted, not pixels: masks have few of them.
-
-    Returns
-    -------
-    found, counts, local
-        int32 (n,) the values in their order, int64 (n,) the pixels of each, and (H, W) the place of each pixel's value
-        in ``found``.
-    """
-    hidden = None if file.alpha is None else file.alpha < (128 if _is_soft(file) else 1)
-    if file.values.ndim == 3:  # packed into one number a pixel, blue first, so that the order is that of 0xRRGGBB
-        packed = cv2.cvtColor(np.ascontiguousarray(file.values), cv2.COLOR_RGB2BGRA)
-        if hidden is not None:
-            packed[hidden] = 0
-        flat = packed.view("<u4").ravel()
-    else:
-        flat = file.values.ravel()
-        if hidden is not None:
-            flat = np.where(hidden.ravel(), TRANSPARENT, flat.astype(np.int32))
-    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
-    lengths = np.diff(starts, append=flat.size)
-    raw, place = np.unique(flat[starts], return_inverse=True)
-    found = raw.astype(np.int32)
-    if file.values.ndim == 3:
-        found = np.where(raw >> 24, (raw & 0xFFFFFF).astype(np.int32), TRANSPARENT)
-    kind = np.uint8 if len(found) <= 256 else np.uint16 if len(found) <= 65536 else np.uint32
-    counts = np.bincount(place, lengths, len(found)).astype(np.int64)
-    return found, counts, np.repeat(place.astype(kind), lengths).reshape(file.values.shape[:2])
-
-
-def _solid(local: np.ndarray, count: int) -> np.ndarray:
-    window = np.ones((3, 3), np.uint8)
-    same = cv2.erode(local, window) == cv2.dilate(local, window)
-    if local.dtype == np.uint8:
-        return cv2.calcHist([local], [0], same.view(np.uint8), [256], [0, 256])[:count, 0].astype(np.int64)
-    return np.bincount(local[same], minlength=count)
-
-
-def _lines(local: np.ndarray, top: int) -> int:
-    """Pixels of value number ``top`` that have two other values within a few pixels, 1 % of the long side."""
-    reach = max(3, round(0.01 * max(local.shape)))
-    window = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
-    is_top, others = local == top, local.astype(np.uint16)
-    low = cv2.erode(np.where(is_top, np.uint16(65535), others), window)
-    high = cv2.dilate(np.where(is_top, np.uint16(0), others + 1), window)
-    return int(np.count_nonzero(is_top & (high > low + 1) & (low < 65535)))

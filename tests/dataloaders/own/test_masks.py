@@ -3,13 +3,13 @@ import pytest
 from PIL import Image
 
 from dataloaders.own.masks import (
-    TRANSPARENT,
     are_read_by_colour,
     look_at_mask,
     refuse_unclear,
     statistics_of,
     write_index_mask,
 )
+from dataloaders.own.runs import TRANSPARENT
 from tests.dataloaders.own.folders import scene, write_mask
 from utils.errors import UsageError
 from utils.palette import voc_palette
@@ -22,8 +22,12 @@ def written(path, values, by_colour):
     def index_of(found):
         return np.array([values.index(value) if value in values else 255 for value in found.tolist()])
 
-    write_index_mask(path, path.with_name("out.png"), index_of, by_colour, voc_palette())
-    return np.asarray(Image.open(path.with_name("out.png")))
+    target, results = path.with_name("out.png"), []
+    for keep in (path.with_name("kept.npz"), None):
+        write_index_mask(look_at_mask(path, keep), target, index_of, by_colour, voc_palette())
+        results.append(np.asarray(Image.open(target)))
+    assert (results[0] == results[1]).all(), "what was kept of the first decoding differs from a second one"
+    return results[0]
 
 
 def test_palette_mask_is_read_by_value_and_tells_its_colours(tmp_path):
@@ -73,6 +77,16 @@ def test_one_bit_and_16_bit_masks_are_read_by_value(tmp_path, mode):
     high = 1 if mode == "1" else 3000
     assert (mask.mode, mask.pixels) == (mode, {0: 768, high: 768})
     assert (written(tmp_path / "a.png", [0, high], False) == scene(0, 2)).all()
+
+
+def test_runs_are_kept_where_they_are_few(tmp_path):
+    write_mask(tmp_path / "areas.png", scene(0))
+    noise = np.random.default_rng(0).integers(0, 3, (32, 48), np.uint8)
+    write_mask(tmp_path / "noise.png", noise)
+    assert look_at_mask(tmp_path / "areas.png", tmp_path / "areas.npz").runs == tmp_path / "areas.npz"
+    assert look_at_mask(tmp_path / "noise.png", tmp_path / "noise.npz").runs is None
+    assert not (tmp_path / "noise.npz").exists()
+    assert (written(tmp_path / "noise.png", [0, 1, 2], False) == noise).all()
 
 
 def test_values_that_are_no_class_become_255(tmp_path):
