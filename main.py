@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from trainer.stage_table import STAGES
+from utils.cores import share_cores, wait_briefly
 
 DEFAULT_CONFIG = "configs/config.json"  # the original's
 FLAGS = [stage for stage in STAGES.values() if stage.help]
@@ -107,6 +108,7 @@ def _boolean(text: str) -> bool:
 def main(arguments: list[str] | None = None) -> int:
     """Run the stage that the arguments name; the exit code: 0 done, 2 refused, 75 stopped on request."""
     options = parse(arguments)
+    wait_briefly()
     # Imported here, because torch takes seconds and --help should not.
     from utils.console import complain, print_what_it_can
     from utils.errors import UsageError, system_errors
@@ -156,6 +158,7 @@ def run(options: argparse.Namespace) -> int:
 
     from trainer.stages import Options, run_stage
 
+    share_cores(1)  # processes that this one starts share them anew
     device = choose_device(options.device)
     processes = None if alone else options.processes or process_count(config.n_gpu, device)
     stage_options = Options(

@@ -14,8 +14,9 @@ from dataloaders.images import ValueRange, look_at_image
 from dataloaders.reading import IGNORE
 from dataloaders.sets.description import Sample, SegmentationData
 from utils.config import Config
+from utils.cores import cores
 from utils.errors import UsageError, some
-from utils.parallel import cores, for_each
+from utils.parallel import for_each
 
 SPLITS = ("labelled", "unlabelled", "validation")
 WITH_MASKS = ("labelled", "validation")

@@ -1,6 +1,7 @@
 """A miniature data set and run settings that every end-to-end test shares."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from dataloaders.sets.demo.make import make_demo
 from tests.forks import FORKS
 
 torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same in what a command starts
 
 ROOT = Path(__file__).parent.parent
 

@@ -19,6 +19,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.distributed.elastic.multiprocessing.errors import record
 
+from utils.cores import share_cores
 from utils.errors import UsageError, system_errors
 from utils.files import write_whole
 from utils.meeting import agree, meet
@@ -198,8 +199,7 @@ def _end(processes: list[multiprocessing.process.BaseProcess]) -> list[int | Non
 def _enter(
     local_rank: int, function: Callable, args: tuple, processes: int, address: str, device: str, failures: Path
 ) -> None:
-    if device == "cpu":
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+    share_cores(processes)
     try:
         _run(function, args, local_rank, device, {"init_method": address, "rank": local_rank, "world_size": processes})
     except Exception as error:

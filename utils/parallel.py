@@ -21,11 +21,6 @@ _CHUNK = 8
 _WORTH_A_PROCESS = 32  # starting one takes as long as some files do
 
 
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def for_each(function: Callable[[Item], Result], items: Sequence[Item], *, workers: int, label: str) -> list[Result]:
     """Results of ``function`` on ``items``, in their order, with a progress bar.
 

@@ -29,10 +29,11 @@ from dataloaders.own.pairs import Pairs, find_pairs
 from dataloaders.own.split import Split, split_masked
 from dataloaders.own.united import unite_masks
 from dataloaders.sets.described import DESCRIPTION, MASKS, Description
+from utils.cores import cores
 from utils.errors import UsageError, some
 from utils.folders import replacing
 from utils.palette import palette_of
-from utils.parallel import cores, for_each
+from utils.parallel import for_each
 
 Look = TypeVar("Look")
 UNFINISHED = ".unfinished"

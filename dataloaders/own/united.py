@@ -6,8 +6,9 @@ import numpy as np
 from PIL import Image
 
 from dataloaders.mask_file import MaskFile, read_mask_file
+from utils.cores import cores
 from utils.errors import UsageError
-from utils.parallel import cores, for_each
+from utils.parallel import for_each
 
 
 def unite_masks(series: dict[str, list[Path]], folder: Path) -> dict[str, Path]:

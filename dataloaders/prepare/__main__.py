@@ -10,8 +10,8 @@ from dataloaders.prepare.report import Report
 from dataloaders.prepare.splits import import_splits
 from dataloaders.prepare.voc import prepare_voc
 from utils.console import complain, print_what_it_can
+from utils.cores import cores
 from utils.errors import UsageError, system_errors
-from utils.parallel import cores
 from utils.stop import STOPPED, interruptible
 
 DONE, INCOMPLETE, REFUSED = 0, 1, 2

@@ -295,6 +295,6 @@ class Trainer:
         schedule, parameters = self.schedule, sum(p.numel() for p in self.network.parameters())
         log.info(
             f"{self.config.experim_name}: {self.data.counts(parts_of_training(self.config))}; "
-            f"{parameters / 1e6:.1f} M parameters; {schedule.epochs} "
-            f"epochs of {schedule.iterations_per_epoch} iterations on {self.device.type}"
+            f"{parameters / 1e6:.1f} M parameters; {schedule.epochs} epochs of "
+            f"{schedule.iterations_per_epoch} iterations on {self.device.type}, {torch.get_num_threads()} CPU threads"
         )

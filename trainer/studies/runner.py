@@ -12,8 +12,8 @@ from subprocess import Popen
 import torch
 
 from trainer.studies.description import Run
+from utils.cores import cores
 from utils.logger import log
-from utils.parallel import cores
 from utils.stop import StopRequest
 
 ROOT = Path(__file__).parents[2]

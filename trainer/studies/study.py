@@ -13,11 +13,11 @@ from trainer.studies.description import STUDIES_DIR, Run, Study, read_study, run
 from trainer.studies.page import study_page
 from trainer.studies.runner import Job, Runner, jobs_of
 from trainer.studies.table import collect, text_table
+from utils.cores import cores
 from utils.errors import UsageError
 from utils.files import write_whole
 from utils.inputs import read_json
 from utils.logger import log, start_log
-from utils.parallel import cores
 from utils.stop import Stopped
 
 SECONDS = "seconds.json"

@@ -11,9 +11,10 @@ from pydantic import BaseModel, Field, ValidationError
 from dataloaders.mask_file import IGNORE_INDEX
 from dataloaders.opening import MAX_PIXELS
 from dataloaders.own.annotations.drawn import BACKGROUND, Drawn, write_class_names, write_drawn_mask
+from utils.cores import cores
 from utils.errors import UsageError
 from utils.inputs import first_problem, read_plain
-from utils.parallel import cores, for_each
+from utils.parallel import for_each
 
 Id = int | str
 

@@ -15,9 +15,10 @@ from dataloaders.mask_file import IGNORE_INDEX
 from dataloaders.opening import MAX_PIXELS, opened
 from dataloaders.own.annotations.drawn import Drawn, write_class_names, write_drawn_mask
 from dataloaders.sets.description import IMAGE_SUFFIXES
+from utils.cores import cores
 from utils.errors import UsageError
 from utils.inputs import first_problem, read_plain
-from utils.parallel import cores, for_each
+from utils.parallel import for_each
 
 IGNORED, BACKGROUND_LABELS = "__ignore__", ("_background_", "background")
 LINE_WIDTH, POINT_RADIUS = 10, 5
