@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, with_config
 from typing_extensions import NotRequired, TypedDict  # pydantic asks for these below Python 3.12
 
+from trainer.evaluation.label_quality import COUNTED_PIXELS
 from utils.commands import command
 from utils.errors import UsageError
 from utils.inputs import parse_json, read_json, read_plain
@@ -91,6 +92,9 @@ def _only_numbers(entry: Entry) -> Entry:
     for name, value in entry.items():
         if name not in Entry.__annotations__ and not isinstance(value, int | float):
             raise ValueError(f"{name} is no number")
+    quality = entry.get("pseudo_label_quality")
+    if quality is not None and (set(quality) != set(COUNTED_PIXELS) or len(set(map(len, quality.values()))) > 1):
+        raise ValueError("pseudo_label_quality does not have every count of every class")
     return entry
 
 

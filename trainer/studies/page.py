@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
+from trainer.evaluation.report.cells import html_table, table_row
 from trainer.evaluation.report.page import html_page
+from trainer.studies.label_quality import NOTE, quality_tables
 from trainer.studies.table import SCORES, difference_text, mean_and_spread
 
 WIDTH, ROW, LEFT = 560, 26, 10
@@ -19,6 +21,7 @@ def study_page(contents: dict[str, Any]) -> str:
         f"<h3>{escape(name)}</h3>{_dots(contents, name)}"
         for name in (*SCORES[1:], *next((seed["iou"] for seed in _seeds(contents)), {}))
     )
+    bodies["Pseudo labels"] = _quality(contents)
     bodies["Runs"] = _runs(contents)
     return html_page(contents["study"], headline, bodies)
 
@@ -80,6 +83,14 @@ def _differences(contents: dict[str, Any]) -> str:
         "seeds, and with how many seeds it is above.</p>"
     )
     return f"{note}<table><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _quality(contents: dict[str, Any]) -> str:
+    tables = [
+        html_table(header, [table_row(escape(title), "", values) for title, *values in rows])
+        for header, rows in quality_tables(contents)
+    ]
+    return f"<p>{NOTE}</p>{''.join(tables)}" if tables else ""
 
 
 def _runs(contents: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.studies.runner import ROOT
-from trainer.studies.table import configuration_hash, text_table
+from trainer.studies.table import configuration_hash, quality_text, text_table
 from utils.files import write_whole
 
 STUDIES, PAGE = ROOT / "docs" / "studies", ROOT / "docs" / "results.md"
@@ -32,6 +32,7 @@ def _section(contents: dict[str, Any]) -> str:
         f"`{contents['command']}`",
         "",
         text_table(contents),
+        *(["", quality] if (quality := quality_text(contents)) else []),
     ]
     lines += ["", "| run | configuration | seeds | commit | on |", "| --- | --- | --- | --- | --- |"]
     for name, variant in contents["variants"].items():

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from trainer.planning.plan import plan_run
 from trainer.studies.description import STUDIES_DIR, Run, Study, read_study, runs_of_seed
 from trainer.studies.page import study_page
 from trainer.studies.runner import Job, Runner, jobs_of
-from trainer.studies.table import collect, text_table
+from trainer.studies.table import collect, quality_text, text_table
 from utils.cores import cores
 from utils.errors import UsageError
 from utils.files import write_whole
@@ -110,8 +111,10 @@ def _write(path: Path, study: Study, runs: dict[int, dict[str, Run]], folder: Pa
     options = "".join(f" --set {override}" for override in overrides if not override.startswith("data_dir="))
     contents["command"] = f"python3 main.py --study {path}{options}"
     contents["machine"] = f"{cores()} cores, {platform.machine()}"
-    table = text_table(contents)
-    write_whole(folder / "study.json", json.dumps(contents, indent=1) + "\n")
+    table = "\n\n".join(filter(None, (text_table(contents), quality_text(contents))))
+    text = json.dumps(contents, indent=1)
+    text = re.sub(r"\[\s+([-\d.,\s]+?)\s+\]", lambda numbers: f"[{' '.join(numbers[1].split())}]", text)  # on one line
+    write_whole(folder / "study.json", text + "\n")
     write_whole(folder / "study.md", f"# {path.stem}\n\n{study.question}\n\n{table}\n")
     write_whole(folder / "study.html", study_page(contents))
     log.info(f"\n{table}\n\n{folder / 'study.html'}, study.md, study.json")

@@ -13,6 +13,7 @@ from trainer.evaluation.image_scores import IMAGE_COUNTS, read_image_counts
 from trainer.evaluation.run_json import read_results
 from trainer.record import Record
 from trainer.studies.description import Run, Study
+from trainer.studies.label_quality import NOTE, quality_by_quarter, quality_tables
 from trainer.studies.statistics import groups_of, mean_iou_of, paired_difference
 from utils.config import Config, flat_settings
 
@@ -45,6 +46,8 @@ def collect(path: Path, study: Study, runs: dict[int, dict[str, Run]], seconds: 
                 "minutes": _minutes(seconds.get(f"{seed}/{run.name}/train")),
                 **{key: made.get(key) for key in ("peak_memory_gb", "commit", "device", "torch", "python")},
             }
+            if quality := quality_by_quarter(run):
+                contents["variants"][name]["seeds"][str(seed)]["pseudo_labels"] = quality
     found = [seed for of_variant in counts.values() for seed in of_variant.values()]
     if not found:
         return contents
@@ -75,6 +78,16 @@ def text_table(contents: dict[str, Any]) -> str:
     for key, title, digits in (("minutes", "minutes of training", 1), ("peak_memory_gb", "peak memory, GB", 2)):
         cells = [[seed[key] for seed in seeds if seed.get(key) is not None] for seeds in variants.values()]
         rows.append([title, *(f"{statistics.mean(values):.{digits}f}" if values else "–" for values in cells)])
+    return _aligned(header, rows)
+
+
+def quality_text(contents: dict[str, Any]) -> str:
+    """The tables of pseudo labels in Markdown, a variant each; "" where none were judged."""
+    tables = [_aligned(header, rows) for header, rows in quality_tables(contents)]
+    return "\n\n".join([NOTE, *tables]) if tables else ""
+
+
+def _aligned(header: list[str], rows: list[list[str]]) -> str:
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     lines = [header, ["-" * width for width in widths], *rows]
     return "\n".join(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -12,11 +13,16 @@ import torch
 
 import main as command_line
 from tests.forks import FORKS
+from trainer.evaluation.label_quality import COUNTED_PIXELS
 from trainer.studies import runner, study
 from trainer.studies.description import read_study, runs_of_seed
+from trainer.studies.label_quality import QUARTERS, quality_by_quarter, quality_tables
 from trainer.studies.results import PAGE, read_studies, results_page
-from trainer.studies.runner import Runner, jobs_of
+from trainer.studies.runner import ROOT, Runner, jobs_of
+from utils.config import BASELINE
 from utils.errors import UsageError
+
+SHIPPED = ROOT / "configs" / "studies"
 
 
 class Forked:
@@ -68,12 +74,13 @@ def run_until_the_fifth_stage(path: Path) -> None:
 @pytest.fixture
 def tiny_study(tiny_configs, tmp_path, monkeypatch) -> Path:
     use_forks(tmp_path, lambda *patch: monkeypatch.setattr(*patch, raising=False))
+    usrn = {"config": tiny_configs[1].name, "set": {"trainer.pseudo_label_quality": True}}
     contents = {
         "question": "Does it run?",
         "baseline": tiny_configs[0].name,
         "seeds": [1, 2],
         "set": {"trainer.tensorboardX": False},
-        "variants": {"baseline": {"config": tiny_configs[0].name}, "USRN": {"config": tiny_configs[1].name}},
+        "variants": {"baseline": {"config": tiny_configs[0].name}, "USRN": usrn},
     }
     path = tmp_path / "tiny.json"
     path.write_text(json.dumps(contents))
@@ -98,6 +105,8 @@ def test_study_that_is_killed_goes_on_and_ends_with_its_table(tiny_study, capsys
     for variant in contents["variants"].values():
         assert sorted(variant["seeds"]) == ["1", "2"]
         assert all(0 <= seed["mean_iou"] <= 1 for seed in variant["seeds"].values())
+        judged = [seed.get("pseudo_labels") for seed in variant["seeds"].values()]
+        assert all((counts is not None) == (variant["settings"]["name"] == "USRN") for counts in judged)
     assert contents["variants"]["USRN"]["seeds"]["1"] != contents["variants"]["USRN"]["seeds"]["2"]
     difference = contents["differences"]["USRN"]["mean"]
     before, after = (
@@ -106,6 +115,8 @@ def test_study_that_is_killed_goes_on_and_ends_with_its_table(tiny_study, capsys
     assert difference["mean"] == pytest.approx(after - before)
     assert difference["low"] <= difference["mean"] <= difference["high"]
     assert "| **mean**" in (folder / "study.md").read_text()
+    for page in ("study.md", "study.html"):
+        assert all(quarter in (folder / page).read_text() for quarter in QUARTERS)
     assert (folder / "study.html").read_text().count("<circle") >= 4
     count = len(started(tiny_study))
     study.run_study(tiny_study)
@@ -186,3 +197,53 @@ def test_stages_that_need_one_that_failed_are_left_out_and_the_others_done(tiny_
 
 def test_results_page_is_what_its_studies_say():
     assert PAGE.read_text() == results_page(read_studies())
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.json")), ids=lambda path: path.stem)
+def test_every_shipped_study_can_be_read_and_judges_its_pseudo_labels(path, tmp_path):
+    contents = read_study(path)
+    runs = [runs_of_seed(path, contents, seed, tmp_path) for seed in contents.seeds]
+    assert len(runs) >= 3
+    for of_seed in runs:
+        assert of_seed.keys() == contents.variants.keys()
+        for run in of_seed.values():
+            assert run.config.name == BASELINE or run.config.trainer.pseudo_label_quality
+        assert jobs_of(of_seed.values())
+
+
+def test_shipped_studies_are_those_that_the_page_on_studies_names():
+    page = (SHIPPED.parents[1] / "docs" / "studies.md").read_text()
+    assert {path.stem for path in SHIPPED.glob("*.json")} == set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+
+
+def counts_of(used_right: int) -> dict[str, list[int]]:
+    return {name: [10, 0] for name in COUNTED_PIXELS} | {"used_right": [used_right, 0], "vetoed": [0, 0]}
+
+
+def test_quality_is_summed_by_quarters_of_the_iterations_with_pseudo_labels(tiny_study):
+    runs = runs_of_seed(tiny_study, read_study(tiny_study), 1, tiny_study.parent, ("model.epoch_start_unsup=2",))
+    run = runs["USRN"]  # 4 epochs of 2 iterations, the last 2 with pseudo labels: a quarter is an iteration
+    run.config.run_dir.mkdir(parents=True)
+    history = run.config.run_dir / "history.jsonl"
+    assert quality_by_quarter(run) is None
+    rounds = {5: 1, 6: 2, 8: 3}
+    history.write_text(
+        "".join(
+            json.dumps({"iteration": at, "epoch": 1, "pseudo_label_quality": counts_of(right)}) + "\n"
+            for at, right in rounds.items()
+        )
+        + json.dumps({"iteration": 8, "epoch": 4, "pseudo_label_quality": counts_of(4)}) + "\n"
+    )  # fmt: skip
+    quarters = quality_by_quarter(run)
+    assert [counts and (counts["used_right"], counts["used"]) for counts in quarters] == [
+        ([1, 0], [10, 0]), ([2, 0], [10, 0]), None, ([7, 0], [20, 0]),
+    ]  # fmt: skip
+    seed = {"iou": {"sky": 0.5, "car": 0.5}, "pseudo_labels": quarters}
+    contents = {"variants": {"a": {"seeds": {"1": seed, "2": seed}}, "b": {"seeds": {}}}, "groups": {"rare": ["car"]}}
+    ((header, rows),) = quality_tables(contents)
+    recall = {row[0]: row[header.index("recall")] for row in rows}
+    assert header[0] == "a"
+    assert recall == dict(zip(QUARTERS, ("10.0", "20.0", "–", "35.0"), strict=True)) | {
+        "rare": "–", "sky": "35.0", "car": "–",
+    }  # fmt: skip
+    assert rows[0][header.index("rightly")] == "–"

@@ -9,6 +9,7 @@ from torch import nn
 
 from dataloaders.sets.description import SegmentationData
 from trainer.evaluation.report import provenance, sections
+from trainer.evaluation.report.label_quality import label_quality
 from trainer.evaluation.report.pictures import choose, save_entropy_maps
 from trainer.evaluation.report.run_files import read_run
 from trainer.evaluation.report.scores import scores
@@ -50,7 +51,7 @@ def write_report(
         "Classes": sections.classes(run, compared, data),
         "Scores": scores(run, compared),
         "Curves": sections.curves(run, baseline),
-        "Pseudo labels": sections.pseudo_labels(run, data),
+        "Pseudo labels": sections.pseudo_labels(run, data) + label_quality(run, data),
         "Confusion": sections.confusion(run, data),
         "Subclasses": sections.subclasses(config, data),
         "Images": sections.images(run, compared, data, groups),

@@ -14,6 +14,7 @@ from PIL import Image
 from dataloaders import open_data
 from trainer.evaluation.evaluate import save_results
 from trainer.evaluation.image_scores import IMAGE_SCORES
+from trainer.evaluation.label_quality import COUNTED_PIXELS
 from trainer.evaluation.measures import contents
 from trainer.evaluation.report import write_report
 from utils.config_file import load_config
@@ -87,6 +88,11 @@ def write_run(run_dir, data, *, right, seed):
         history.append({"iteration": iteration, "Ls": 1.0, "total": 1.0, "lr": {"heads": 0.01, "backbone": 0.001}})
         history.append({"iteration": iteration, "val_mean_iou": 0.5, "train_mean_iou": None})
         history[-1] |= {"label_shares": shares, "pseudo_label_shares": [2 * shares[0], 0, *shares[2:]]}
+    for iteration in (1000, 2000):
+        judged = {name: [40] * len(data.classes) for name in COUNTED_PIXELS} | {
+            "used_right": [30, *[iteration // 100] * 7]
+        }
+        history.append({"iteration": iteration, "epoch": 1, "pseudo_label_quality": judged})
     (run_dir / "history.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in history))
 
 
@@ -133,6 +139,9 @@ def test_page_shows_every_section_class_and_decodable_picture(runs):
     assert all(value for name, value in page.attributes if name == "alt")
     assert "2 × NVIDIA H100" in page.text
     assert "1 h 2 min, resumed at iteration 40" in page.text
+    assert "How many are right" in page.text
+    assert "all100.0100.053.153.1100.0100.0" in page.text  # of 8 x 40 labels, 30 + 7 x 20 are right
+    assert "precision 50" in page.text  # at the end of a class's curve
     assert "× 2.00" in page.text  # of the first class among the pseudo labels, as of the labels
 
 
