@@ -49,6 +49,11 @@ class Record:
         return read_stages(self.path).get(self.stage)
 
     @property
+    def is_begun(self) -> bool:
+        """Whether it was begun and not done since: what it writes may be partly of this time, partly of before."""
+        return read_stages(self.path).get(self.stage, self) is None
+
+    @property
     def made(self) -> dict[str, Any]:
         """How the stage was made when it was last done; empty where it was not."""
         entry = self.entry
@@ -92,13 +97,19 @@ class Record:
     def refuse_stale(self, way_out: str) -> None:
         """Refuse what the stage made, where it is known, if it is not what it wrote, or was made from what has changed.
 
-        That is the data, and a checkpoint of the run itself.
+        That is the data, and a checkpoint of the run itself. Refused is a stage that was not finished, too.
         """
+        if self.is_begun:
+            raise UsageError(f"{self.run_dir}: {self.stage} was begun and not finished. {way_out}")
         entry = self.entry
-        differing = changed(entry.get("made_from", {}) if entry is not None else {}, self.made_from)
-        used = Path(entry["made"].get("checkpoint", "")) if entry is not None else Path()
-        if entry is not None and used.parent == self.run_dir and used.is_file() and sha256(used) not in entry["source"]:
-            differing.append(str(used))
+        if entry is None:
+            return
+        differing = changed(entry.get("made_from", {}), self.made_from)
+        used = Path(entry["made"].get("checkpoint", ""))
+        if used.parent == self.run_dir:
+            trained_again = Record(self.run_dir, "train").is_begun
+            if sha256(used) not in entry["source"] if used.is_file() else trained_again:
+                differing.append(str(used))
         if differing:
             raise UsageError(
                 f"{self.run_dir}: {self.stage} was done before {' and '.join(differing)} changed. {way_out}"
@@ -143,18 +154,18 @@ class Record:
             "made_from": self.made_from,
             "outputs": {str(path.relative_to(self.run_dir)): _seen(path) for path in outputs if path.is_file()},
         }
-        self._write({**read_stages(self.path), self.stage: entry})
+        self._write(entry)
 
-    def undo(self) -> None:
-        """Forget the stage, before its output is touched."""
+    def begin(self) -> None:
+        """Record the stage as begun and not done, before its output is touched."""
         barrier()
         if is_main():
-            entries = read_stages(self.path)
-            self._write({name: entry for name, entry in entries.items() if name != self.stage})
+            self._write(None)
         barrier()
 
-    def _write(self, entries: dict) -> None:
-        write_whole(self.path, json.dumps(entries, indent=1))
+    def _write(self, entry: dict[str, Any] | None) -> None:
+        others = {name: other for name, other in read_stages(self.path).items() if name != self.stage}
+        write_whole(self.path, json.dumps({**others, self.stage: entry}, indent=1))
 
 
 def _seen(output: Path) -> str:

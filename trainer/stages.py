@@ -18,7 +18,7 @@ from trainer.evaluation.image_scores import IMAGE_COUNTS, IMAGE_SCORES
 from trainer.evaluation.measures import measure
 from trainer.evaluation.report import write_report
 from trainer.evaluation.run_json import evaluate_again, read_results
-from trainer.loop.resume import BEST, checkpoint_to_go_on_from, training_inputs
+from trainer.loop.resume import BEST, checkpoint_to_go_on_from, remove_earlier_run, training_inputs
 from trainer.loop.trainer import Trainer
 from trainer.planning.plan import plan_run
 from trainer.prediction import load_model
@@ -119,8 +119,10 @@ def train(config: Config, options: Options, device: torch.device) -> None:
     trainer = Trainer(
         config, data, device, checkpoint_to_go_on_from(config, record.made_from, options.resume, options.force)
     )
-    record.undo()
+    record.begin()
     resumed_at = trainer.iteration
+    if is_main() and resumed_at == 0:
+        remove_earlier_run(config.run_dir, but=options.resume)
     try:
         best = trainer.train()
     except Stopped:
@@ -146,7 +148,7 @@ def save_feature(config: Config, options: Options, device: torch.device) -> None
     if record.is_done(config, features, options.force):
         return
     network = load_network(config, data, path, device)
-    record.undo()
+    record.begin()
     count = save_features(config, data, network, device)
     record.done(config, features, record.how_made(config, checkpoint=str(path)))
     log.info(f"features of {count} images; {features_dir(config)}")
@@ -168,7 +170,7 @@ def clustering(config: Config, options: Options, device: torch.device) -> None:
     features.refuse_stale(f"Run stage 2 again: {features_command(config)} --force")  # what is done from them is, too
     if done:
         return
-    record.undo()
+    record.begin()
     table = make_subclasses(config, data, device, checkpoint=source)
     record.done(config, outputs, record.how_made(config))
     log.info(f"{table.n_subclasses} subclasses of {len(table.classes)} classes; {config.subclass_dir}")
@@ -201,7 +203,7 @@ def test(config: Config, options: Options, device: torch.device) -> None:
     if not is_done:
         refuse_void_masks(data, "validation")
         network = load_network(config, data, path, device)
-        record.undo()
+        record.begin()
         found = measure(config, data, network, device, name=str(path), write_to=config.run_dir)
         if last is not None:
             last_network = load_network(config, data, last, device)

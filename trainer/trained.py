@@ -41,6 +41,12 @@ def best_model(config: Config, resume: str | None) -> Path:
         There is none, it is cut off, or the run is not done.
     """
     path = Path(resume) if resume and resume != "auto" else config.run_dir / BEST
+    if not resume and _is_unfinished(config):
+        so_far = f", or take the best model so far with --resume {path}" if path.is_file() else ""
+        raise UsageError(
+            f"{config.experim_name}: its training is not finished. Go on with it "
+            f"({command('--resume auto', config.run_dir, config)}){so_far}."
+        )
     if not path.is_file():
         raise UsageError(
             f"{path}: there is no such checkpoint. Train the run first "
@@ -50,11 +56,6 @@ def best_model(config: Config, resume: str | None) -> Path:
         raise UsageError(
             f"{path}: is cut off or damaged. Put the whole file back, or let the training write it again: python3 "
             f"main.py --resume auto {config.arguments}"
-        )
-    if not resume and _is_unfinished(config):
-        raise UsageError(
-            f"{config.experim_name}: its training is not finished. Go on with it "
-            f"({command('--resume auto', config.run_dir, config)}), or take the best model so far with --resume {path}."
         )
     return path
 
@@ -84,8 +85,8 @@ def last_beside_best(config: Config) -> Path | None:
 
 
 def _is_unfinished(config: Config) -> bool:
-    newest = config.run_dir / NEWEST
-    if Record(config.run_dir, "train").entry is not None or not newest.is_file():
-        return False
-    state = Origin.read(newest).state
+    record, newest = Record(config.run_dir, "train"), config.run_dir / NEWEST
+    if record.is_begun or record.entry is not None:
+        return record.is_begun
+    state = Origin.read(newest).state if newest.is_file() else None  # of a folder without a record
     return state is not None and not state["finished"]

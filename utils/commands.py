@@ -25,7 +25,7 @@ def command(flags: str, run_dir: Path, config: Config | None = None) -> str:
 def _recorded(path: Path) -> str | None:
     """The command line's arguments in a run's record; None where it has none. Whether it is sound is not asked here."""
     try:
-        *_, last = json.loads(path.read_text()).values()
+        *_, last = filter(None, json.loads(path.read_text()).values())
         return str(last["made"]["arguments"])
     except (OSError, ValueError, AttributeError, LookupError, TypeError, RecursionError):
         return None

@@ -104,13 +104,13 @@ def _square(results: Results) -> Results:
     return results
 
 
-_STAGES = TypeAdapter(dict[str, Stage])
+_STAGES = TypeAdapter(dict[str, Stage | None])
 _RESULTS: TypeAdapter[Results] = TypeAdapter(Annotated[Results, AfterValidator(_square)])
 _ENTRY: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, AfterValidator(_only_numbers)])
 
 
-def read_stages(path: Path) -> dict[str, Stage]:
-    """``stages.json``: the stages that are done, by name; empty where the file is missing."""
+def read_stages(path: Path) -> dict[str, Stage | None]:
+    """``stages.json``: the stages by name, None for one that was begun and not done; empty without the file."""
     if not path.exists():
         return {}
     way_out = "Move it away, and give the run's commands again with --resume auto: stages are then done again."

@@ -49,8 +49,8 @@ TAGS = {
 class Board:
     """Writes a run's curves and pictures; does nothing on other ranks than the first.
 
-    What an interrupted run had written after the place at which it goes on (``iteration``, and the epochs that are
-    done with their validations) is dropped.
+    What an interrupted run had written after the place at which it goes on is dropped: of TensorBoard's curves here,
+    after ``iteration``, of the history by ``begin``.
     """
 
     def __init__(
@@ -58,7 +58,6 @@ class Board:
         config: Config,
         data: SegmentationData,
         iteration: int,
-        epochs_done: int,
         subclasses: SubclassTable | None = None,
     ):
         self.classes, self.palette, self.subclasses = data.classes, data.palette, subclasses
@@ -72,7 +71,6 @@ class Board:
         self._pictures: list[tuple[str, Tensor]] = []  # tag, uint8 (3, H, W)
         if not is_main():
             return
-        self._truncate_history(iteration, epochs_done)
         if config.trainer.tensorboardX:
             from torch.utils.tensorboard import SummaryWriter  # slow to import: only where it writes
 
@@ -80,7 +78,10 @@ class Board:
             with system_errors(self.curves):
                 self.writer = SummaryWriter(str(self.curves), purge_step=iteration + 1)
 
-    def _truncate_history(self, iteration: int, epochs_done: int) -> None:
+    def begin(self, iteration: int, epochs_done: int) -> None:
+        """Drop from the history what is later than this iteration, or than the validations of so many epochs."""
+        if not is_main():
+            return
         kept = [
             json.dumps(entry) + "\n"
             for entry in read_history(self.history)

@@ -163,6 +163,17 @@ def load_state(path: Path, state: dict, optimizer: torch.optim.SGD, scaler: torc
         ) from None
 
 
+def remove_earlier_run(run_dir: Path, but: str | None) -> None:
+    """Remove the checkpoints of an earlier run where a new one begins: none may be taken for one of the new.
+
+    The best model goes first, so that none is evaluated of which the rest is gone. ``but``, the file whose weights the
+    new run starts from, stays until it is replaced: the same command may have to be given again.
+    """
+    for path in (run_dir / BEST, run_dir / NEWEST, run_dir / PREVIOUS):
+        if path.is_file() and not (but is not None and Path(but).is_file() and path.samefile(but)):
+            path.unlink()
+
+
 def is_lost(model: Path) -> bool:
     """Whether a ``best_model.pth`` is gone or cut off: the end of the file says where everything in it is."""
     return not zipfile.is_zipfile(model)

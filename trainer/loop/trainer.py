@@ -83,7 +83,7 @@ class Trainer:
             n_subclasses=subclasses.n_subclasses if subclasses else 0,
         )
         self.validation = whole_image_loader(config, data, data.validation if config.trainer.val else (), device)
-        self.board = Board(config, data, self.iteration, self.epochs_done, subclasses)
+        self.board = Board(config, data, self.iteration, subclasses)
         self.stop = StopRequest()
 
     def train(self) -> float | None:
@@ -96,9 +96,7 @@ class Trainer:
         """
         schedule = self.schedule
         self._describe()
-        if is_main() and self.iteration == 0:  # what is there is of an earlier run: nothing may go on from it
-            for name in (resume.NEWEST, resume.PREVIOUS):
-                (self.config.run_dir / name).unlink(missing_ok=True)
+        self.board.begin(self.iteration, self.epochs_done)
         self._saved_at = time.monotonic()
         batches = iter(self.batches)
         bar = progress(total=schedule.iterations, initial=self.iteration, desc=self.config.experim_name, unit="it")

@@ -17,7 +17,9 @@ from utils.metrics import scores
 def board(tiny_configs):
     config = load_config(tiny_configs[1], ["trainer.tensorboardX=false"])
     table = SubclassTable(["a"] * 8, [2] + [1] * 7, [], [], "balanced_kmeans", 0, "")
-    return Board(config, open_data(config), 0, 0, table)
+    board = Board(config, open_data(config), 0, table)
+    board.begin(0, 0)
+    return board
 
 
 def test_unlabelled_picture_goes_from_the_weak_view_to_the_pseudo_label(board):

@@ -48,7 +48,7 @@ def read_run(name: str, folder: Path, data: SegmentationData, *, evaluated: bool
     """Read a run; without ``evaluated``, or where the results are of other classes, its results are left out."""
     run = RunFiles(name, folder)
     run.history = read_history(folder / "history.jsonl")
-    run.made = {stage: entry["made"] for stage, entry in read_stages(folder / "stages.json").items()}
+    run.made = {stage: entry["made"] for stage, entry in read_stages(folder / "stages.json").items() if entry}
     if evaluated and (folder / "results.json").exists():
         results = read_results(folder / "results.json")
         if tuple(results["iou"]) == data.classes:
