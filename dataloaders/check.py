@@ -10,7 +10,7 @@ from functools import partial
 import cv2
 import numpy as np
 
-from dataloaders.images import ValueRange, look_at_image
+from dataloaders.images import ImageLook, ValueRange, look_at_image
 from dataloaders.reading import IGNORE
 from dataloaders.sets.description import Sample, SegmentationData
 from utils.config import Config
@@ -33,8 +33,9 @@ class Finding:
         Height and width of the image; None where it cannot be used.
     turned
         Whether its EXIF orientation turned it by 90 degrees.
-    values
-        The least and the greatest value of a 16-bit image; None for any other.
+    values, extremes
+        The least and the greatest value of a 16-bit image, without and with hot pixels (``ImageLook``); None for any
+        other.
     pixels
         int64 (C + 1,), pixels of every class and of none; None without a mask.
     wrong
@@ -44,6 +45,7 @@ class Finding:
     size: tuple[int, int] | None = None
     turned: bool = False
     values: ValueRange | None = None
+    extremes: ValueRange | None = None
     pixels: np.ndarray | None = None
     wrong: list[str] = field(default_factory=list)
 
@@ -122,9 +124,22 @@ def _leaks(data: SegmentationData, parts: Sequence[str]) -> list[str]:
 
 
 def range_of(extents: Iterable[ValueRange | None]) -> ValueRange | None:
-    """The least and the greatest of the values of many images."""
+    """The least and the greatest of the values of many images; None where there are no two."""
     found = [extent for extent in extents if extent is not None]
-    return (min(low for low, _ in found), max(high for _, high in found)) if found else None
+    low, high = min((low for low, _ in found), default=0), max((high for _, high in found), default=0)
+    return (low, high) if low < high else None
+
+
+def note_of_hot_pixels(looks: Iterable["ImageLook | Finding"]) -> str | None:
+    """What is said where a few pixels of 16-bit images are left out of the range; None where none are."""
+    hot = [look.extremes for look in looks if look.extremes is not None and look.extremes != look.values]
+    if not hot:
+        return None
+    low, high = min(low for low, _ in hot), max(high for _, high in hot)
+    return (
+        f"{len(hot):,} of the 16-bit images hold a few values far beyond their others, as hot and dead pixels do (from "
+        f"{low} to {high} with these): they do not widen the range, and what lies beyond it becomes black or white"
+    )
 
 
 def refuse_void_masks(data: SegmentationData, split: str) -> None:
@@ -209,7 +224,7 @@ def _look(data: SegmentationData, sample: Sample) -> Finding:
                 finding.wrong = list(dict.fromkeys([*finding.wrong, str(error)]))
     if image is not None:
         look = look_at_image(sample.image)
-        finding.size, finding.values = image.shape[:2], look.values
+        finding.size, finding.values, finding.extremes = image.shape[:2], look.values, look.extremes
         finding.turned = look.stored_size != finding.size
     if mask is not None:
         finding.pixels = _count(mask, len(data.classes))
@@ -262,6 +277,8 @@ def _notes(config: Config, data: SegmentationData, findings: dict[str, list[Find
     both = {sample.image for sample in data.labelled} & {sample.image for sample in data.unlabelled}
     if both:
         notes.append(f"{len(both):,} labelled images are unlabelled images as well, such as {min(both)}")
+    hot = note_of_hot_pixels(one for found in findings.values() for one in found)
+    notes += [hot] if hot else []
     held = range_of([one.values for found in findings.values() for one in found])
     if held and data.value_range and (held[0] < data.value_range[0] or held[1] > data.value_range[1]):
         notes.append(

@@ -16,6 +16,7 @@ ValueRange = tuple[int, int]
 """The darkest and the brightest value of a data set's images of more than 8 bit."""
 _EXTRA_SAMPLES, _ALPHA = 338, 2  # TIFF: a band beside the colours, and that it is alpha
 _PLANES, _SEPARATE = 284, 2  # TIFF: one band after the other
+_FEW = 0.1  # per cent of an image's values that may be of hot and dead pixels
 _warned: list[Path | str] = []
 cv2.setLogLevel(0)  # the messages say the same with the name of the file
 
@@ -67,14 +68,18 @@ class ImageLook:
     is_turned
         Whether it has an EXIF orientation other than the plain one.
     values
-        The least and the greatest value of an image of more than 8 bit; for these all pixels are read.
+        The least and the greatest value of an image of more than 8 bit, but for hot and dead pixels: up to 0.1 % of the
+        values, where these lie beyond the others by more than the range of the others. All pixels are read for it.
+    extremes
+        The least and the greatest value with these.
     """
 
     size: tuple[int, int]
     stored_size: tuple[int, int]
     mode: str
     is_turned: bool
-    values: ValueRange | None
+    values: ValueRange | None = None
+    extremes: ValueRange | None = None
 
 
 def look_at_image(path: Path) -> ImageLook:
@@ -94,12 +99,14 @@ def look_at_image(path: Path) -> ImageLook:
         if image.format == "PNG" and image.fp is not None:
             image.fp.seek(24)
             deep = image.fp.read(1) == b"\x10"
-    values = None
+    values = extremes = None
     if deep:
         pixels, _, _ = _decode(path)
         as_rgb(pixels[:1, :1], path)  # refuses what has no range
-        values = int(pixels.min()), int(pixels.max())
-    return ImageLook(size, stored, mode, orientation > 1, values)
+        least, greatest = extremes = int(pixels.min()), int(pixels.max())
+        low, high = map(int, np.percentile(pixels, (_FEW, 100 - _FEW), method="nearest"))
+        values = low if least < 2 * low - high else least, high if greatest > 2 * high - low else greatest
+    return ImageLook(size, stored, mode, orientation > 1, values, extremes)
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from dataloaders import open_data
 from tests.conftest import refused
 from tests.dataloaders.miniature import write_lines, write_mask
 from utils.config_file import load_config
+from utils.fingerprint import changed
 
 
 def test_check_of_the_data_says_by_its_exit_code_whether_something_is_wrong(tiny_configs, demo_set, tmp_path, capsys):
@@ -34,10 +35,14 @@ def test_check_of_the_data_stores_the_range_of_16_bit_images(tiny_configs, tmp_p
         write_mask(root / f"SegmentationClass/{name}.png", 1, (16, 16))
     settings = ["dataset=custom", f"data_dir={root}", "n_labeled_examples=1"]
     arguments = ["-c", str(tiny_configs[0]), *(part for setting in settings for part in ("--set", setting))]
-    assert open_data(load_config(tiny_configs[0], settings)).value_range is None
+    unsaid = open_data(load_config(tiny_configs[0], settings))
+    assert unsaid.value_range is None
     assert command_line.main([*arguments, "--check_data"]) == 0
     assert f"100 to 4000, in {root / 'value_range.json'}" in capsys.readouterr().out
-    assert open_data(load_config(tiny_configs[0], settings)).value_range == (100, 4000)
+    stored = open_data(load_config(tiny_configs[0], settings))
+    assert stored.value_range == (100, 4000)
+    other = changed(unsaid.fingerprints("labelled"), stored.fingerprints("labelled"))
+    assert other == ["the range of 16-bit values"], "stages done before and after would see other images unnoticed"
     assert open_data(load_config(tiny_configs[0], [*settings, "data.value_range=[0,9]"])).value_range == (0, 9)
     write_mask(root / "JPEGImages/a.png", deep * 50)
     assert command_line.main([*arguments, "--check_data"]) == 0

@@ -16,6 +16,7 @@ from utils.inputs import plain_text, read_plain
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _SHOWN = 10  # names in one message
+_RANGE = "the range of 16-bit values"
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class SegmentationData:
         return ", ".join(f"{len(getattr(self, part)):,} {part}" for part in parts) + " images"
 
     def fingerprints(self, *splits: str) -> dict[str, str]:
-        """Fingerprints of the classes and of ``splits`` ("labelled", …), by what messages call them.
+        """Fingerprints of the classes, of how values become colours, and of ``splits``, by what messages call them.
 
         Another one means that files, ids or their order have changed; a copy in another place has the same. Files are
         looked at once (``utils.fingerprint``).
@@ -129,12 +130,15 @@ class SegmentationData:
                 self._fingerprints[name] = digest(
                     [[id_, fingerprint(image), label and fingerprint(label)] for id_, image, label in files]
                 )
-        wanted = {"the classes", *(f"the {split} images or masks" for split in splits)}
+        wanted = {"the classes", _RANGE, *(f"the {split} images or masks" for split in splits)}
         return {name: value for name, value in self._fingerprints.items() if name in wanted}
 
     @cached_property
     def _fingerprints(self) -> dict[str, str]:
-        return {"the classes": digest([self.classes, self.palette.tolist(), self.ignore_index])}
+        return {
+            "the classes": digest([self.classes, self.palette.tolist(), self.ignore_index]),
+            _RANGE: digest(self.value_range),
+        }
 
     def read_mask(self, path: Path) -> np.ndarray:
         """A class mask of this data set as int16 (H, W), ``IGNORE`` where a pixel has no class.

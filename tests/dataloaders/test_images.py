@@ -104,6 +104,18 @@ def test_12_bit_image_keeps_its_gray_levels_where_the_range_is_said(tmp_path, su
     assert look_at_image(path).values == (0, 4095)
 
 
+@pytest.mark.parametrize(
+    ("odd", "expected"), [(65535, (1000, 1500)), (0, (1000, 1500)), (1900, (1000, 1900)), (600, (600, 1500))]
+)
+def test_hot_and_dead_pixels_do_not_widen_the_range_and_others_do(tmp_path, odd, expected):
+    values = np.linspace(1000, 1500, 2400).round().astype(np.uint16).reshape(40, 60)
+    values[20, 30] = odd
+    Image.fromarray(values).save(tmp_path / "a.png")
+    look = look_at_image(tmp_path / "a.png")
+    assert look.values == expected
+    assert look.extremes == (min(1000, odd), max(1500, odd))
+
+
 def test_signed_16_bit_values_are_scaled_from_the_darkest(tmp_path):
     path = write_tiff(tmp_path / "a.tif", np.array([[[-1000], [0], [1000]]], np.int16))
     assert read_image(path, value_range=(-1000, 1000))[0, :, 0].tolist() == [0, 128, 255]

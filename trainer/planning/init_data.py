@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from dataloaders import open_data
+from dataloaders.check import note_of_hot_pixels
 from dataloaders.images import read_image
 from dataloaders.own.make import UNFINISHED, OwnData, make_own_data
 from dataloaders.own.masks import shown
@@ -219,6 +220,8 @@ def _image_notes(own: OwnData) -> list[str]:
             f"16-bit values go from {low} (black) to {high} (white), the range of all images; "
             f'"value_range" in {DESCRIPTION}'
         )
+    hot = note_of_hot_pixels(own.images)
+    notes += [hot] if hot else []
     undecided = sum(image.is_turned and image.size == image.stored_size for image in own.images)
     if undecided:
         notes.append(

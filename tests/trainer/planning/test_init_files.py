@@ -54,9 +54,14 @@ def test_mask_whose_decoder_runs_a_program_and_a_decompression_bomb_are_refused(
 def test_range_of_16_bit_images_is_found_and_kept_with_the_data_set(unplanned, capsys):
     folders()
     for number, path in enumerate(sorted(Path("images").iterdir())):
-        write_mask(path, np.linspace(100 + number, 4000 + number, SIZE[0] * SIZE[1]).astype(np.uint16).reshape(SIZE))
+        values = np.linspace(100 + number, 4000 + number, SIZE[0] * SIZE[1]).astype(np.uint16).reshape(SIZE)
+        values[0, -1] = 65535 if number == 3 else values[0, -1]
+        write_mask(path, values)
     assert init() == 0
-    assert "16-bit values go from 100 (black) to 4011 (white)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "16-bit values go from 100 (black) to 4011 (white)" in said
+    assert "1 of the 16-bit images hold a few values far beyond their others" in said
+    assert "to 65535 with these" in said
     assert opened().value_range == (100, 4011)
 
 
