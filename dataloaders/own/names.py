@@ -14,7 +14,7 @@ from utils.errors import UsageError
 
 MASK_ENDING = re.compile(r"(?:^|[-_])(masks?|gt|labels?|seg|segmentation)$", re.IGNORECASE)
 _TOKENS = re.compile(r"[^\W\d_]+|\d+|[\W_]")
-_COUNTER = re.compile(r"[-_. ]?\(?\d+\)?$")
+COUNTER = re.compile(r"[-_. ]?\(?\d+\)?$")
 _IMAGE_ENDING = re.compile(r"(?:[-_. ](?=[^\W_]*[^\W\d_])[^\W_]+|(?<=\d)[^\W\d_]+)$")
 _IMAGE_BEGINNING = re.compile(r"^(?:[^\W_]*[^\W\d_][^\W_]*[-_. ]|[^\W\d_]+(?=\d))")
 _LONGEST = 24  # tokens of a name that are looked at
@@ -33,7 +33,7 @@ class Affix:
     @property
     def kind(self) -> "Affix":
         """The affix without the number at its end: ``_mask_1`` and ``_mask`` are of one kind."""
-        return Affix(self.level, self.before, _COUNTER.sub("", self.after), self.inside)
+        return Affix(self.level, self.before, COUNTER.sub("", self.after), self.inside)
 
     @property
     def is_common(self) -> bool:

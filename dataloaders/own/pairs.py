@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from dataloaders.own.names import MASK_ENDING, match_names
+from dataloaders.own.names import COUNTER, MASK_ENDING, match_names
 from dataloaders.sets.description import IMAGE_SUFFIXES
 from utils.errors import UsageError, some
 from utils.inputs import plain_text
@@ -52,6 +52,11 @@ def find_pairs(images_folder: Path, masks_folder: Path) -> Pairs:
             raise UsageError(f"{option} {folder}: there is no such folder.")
     images_folder, masks_folder = images_folder.resolve(), masks_folder.resolve()
     same = images_folder == masks_folder
+    if same:
+        folder_each = _folder_each(list(_files(images_folder, MASK_SUFFIXES, None)))
+        if folder_each:
+            _check_paths(images_folder, [file for image, masks in folder_each.items() for file in (image, *masks)])
+            return _pairs(_unique((_id(path, images_folder), path) for path in folder_each), folder_each, [])
     image_files = list(_files(images_folder, IMAGE_SUFFIXES, None if same else masks_folder))
     mask_files = list(_files(masks_folder, MASK_SUFFIXES, None if same else images_folder))
     if same:
@@ -82,14 +87,55 @@ def find_pairs(images_folder: Path, masks_folder: Path) -> Pairs:
             f"--masks {masks_folder}: none of its {len(mask_files)} masks has the name of an image of {images_folder}. "
             f"The images are called {shown[0]}, the masks {shown[1]}. Name the masks after the images."
         )
-    series = {ids[image]: [mask_files[at] for at in found] for image, found in masks_of.items()}
-    paired = {path for found in series.values() for path in found}
+    found = {images[ids[image]]: [mask_files[at] for at in claims] for image, claims in masks_of.items()}
+    paired = {path for claims in found.values() for path in claims}
+    return _pairs(images, found, [path for path in mask_files if path not in paired])
+
+
+def _pairs(images: dict[str, Path], masks_of: dict[Path, list[Path]], strays: list[Path]) -> Pairs:
+    series = {id_: masks_of[path] for id_, path in images.items() if masks_of.get(path)}
     return Pairs(
         images,
-        {id_: series[id_][0] for id_ in ids if id_ in series},
-        [path for path in mask_files if path not in paired],
+        {id_: found[0] for id_, found in series.items()},
+        strays,
         {id_: found for id_, found in series.items() if len(found) > 1},
     )
+
+
+def _folder_each(files: list[Path]) -> dict[Path, list[Path]]:
+    """Image → masks, where every image has a folder of its own: ``x/images`` with it alone, and its ``x/masks``.
+
+    So do data sets of instances (DSB 2018): a mask an object, under any name. Empty for any other layout.
+
+    Raises
+    ------
+    UsageError
+        The names of masks recur in many of the folders: each is a class, and their union would be none.
+    """
+    images: dict[Path, list[Path]] = {}
+    masks: dict[Path, list[Path]] = {}
+    for path in files:
+        kind = {"images": images, "masks": masks}.get(path.parent.name.casefold())
+        if kind is None:
+            return {}
+        kind.setdefault(path.parent.parent, []).append(path)
+    if (
+        len(images) < 2
+        or not masks
+        or not masks.keys() <= images.keys()
+        or any(len(found) > 1 for found in images.values())
+    ):
+        return {}
+    kinds = [{COUNTER.sub("", path.stem) for path in found} - {""} for found in masks.values()]
+    folders = Counter(kind for found in kinds for kind in found)
+    recurring = [kind for kind, count in folders.items() if count >= max(2, len(kinds) / 5)]
+    if len(recurring) > 1:
+        raise UsageError(
+            f"--masks {next(iter(masks))}: its folder masks holds several files whose names recur in other folders "
+            f"({some(sorted(recurring))}). Is each a class? Only masks of objects of one class are united: make one "
+            "mask of each image, whose values are the class ids."
+        )
+    return {found[0]: masks.get(folder, []) for folder, found in images.items()}
 
 
 def _masks_among(files: list[Path]) -> list[Path]:

@@ -118,6 +118,31 @@ def test_two_masks_of_one_image_that_are_no_series_are_refused(tmp_path, masks):
         paired(tmp_path, ["a.jpg", "b.jpg", "c.jpg"], [mask.format(id_) for id_ in "ab" for mask in masks])
 
 
+def folder_each(tmp_path, names):
+    """What is found in a folder for each of three images, the last without masks, as data sets of instances have it."""
+    for id_ in ("1a", "2b"):
+        touch(tmp_path / id_, f"images/{id_}.png", *(f"masks/{name}.png" for name in names[id_]))
+    return find_pairs(touch(tmp_path, "3c/images/3c.png"), tmp_path)
+
+
+def test_masks_of_any_name_belong_to_the_image_whose_folder_is_beside_theirs(tmp_path):
+    pairs = folder_each(tmp_path, {"1a": ["8f3e", "c01d", "77"], "2b": ["9b2a"]})
+    assert [path.name for path in pairs.images.values()] == ["1a.png", "2b.png", "3c.png"]
+    assert {id_: [path.stem for path in found] for id_, found in pairs.series.items()} == {
+        "1a__images__1a": ["77", "8f3e", "c01d"]
+    }
+    assert pairs.masks["2b__images__2b"] == tmp_path / "2b/masks/9b2a.png"
+    assert len(pairs.masks) == 2
+    assert not pairs.strays
+
+
+def test_masks_whose_names_recur_in_every_folder_may_be_classes_and_are_refused(tmp_path):
+    numbered = {id_: ["mask_1", "mask_2"] for id_ in ("1a", "2b")}
+    assert len(folder_each(tmp_path / "numbered", numbered).series) == 2
+    with pytest.raises(UsageError, match=r"names recur in other folders \(car, road\)\. Is each a class\?.*make one"):
+        folder_each(tmp_path / "classes", {id_: ["car", "road"] for id_ in ("1a", "2b")})
+
+
 def test_labelmes_folders_of_exported_pictures_give_their_label(tmp_path):
     masks = [f"{id_}_json/{name}.png" for id_ in "ab" for name in ("img", "label", "label_viz")]
     assert paired(tmp_path, ["a.jpg", "b.jpg"], masks) == {id_: [f"{id_}_json/label.png"] for id_ in "ab"}
