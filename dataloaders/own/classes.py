@@ -11,7 +11,16 @@ from dataloaders.mask_file import IGNORE_INDEX, MAX_CLASSES
 from dataloaders.own.evidence import MaskStatistics, judge
 from dataloaders.own.masks import rgb
 from dataloaders.own.runs import TRANSPARENT
-from dataloaders.own.snapping import TOPS, Rows, listed, meant_values, nearest, refuse_near_colours, total_pixels
+from dataloaders.own.snapping import (
+    TOPS,
+    Rows,
+    listed,
+    meant_values,
+    nearest,
+    refuse_near_colours,
+    total_pixels,
+    way_with_classes,
+)
 from dataloaders.sets.class_file import read_class_file
 from utils.errors import UsageError
 from utils.palette import colour_codes, voc_palette
@@ -109,7 +118,7 @@ def propose_classes(
     if by_colour:
         if rows and not snap:
             refuse_near_colours(pixels, rows, class_file)
-        proposal = _by_colour(total, rows, class_file, ignored={VOC_BORDER} if ignore is None else set())
+        proposal = _by_colour(total, rows, class_file, ignored={VOC_BORDER} if ignore is None else set(), snap=snap)
     else:
         proposal = _by_value(masks, total, colours, rows, class_file, ignore)
     proposal = replace(proposal, aliases={**aliases, **proposal.aliases}, by_colour=by_colour)
@@ -121,8 +130,12 @@ def propose_classes(
     if len(proposal.names) > MAX_CLASSES:
         raise UsageError(
             f"the masks hold {len(proposal.names):,} classes, at most {MAX_CLASSES} are possible. Are these photos, "
-            "numbers of objects, or smoothed edges? --classes and --ignore say what is a class, --snap takes smoothed "
-            "edges to the nearest."
+            "numbers of objects, or smoothed edges? "
+            + (
+                way_with_classes(masks)
+                if by_colour
+                else "--classes and --ignore say what is a class, --snap takes smoothed edges to the nearest."
+            )
         )
     if snap:
         targets = proposal.values if by_colour and rows else tuple(mains)
@@ -226,6 +239,7 @@ def _by_colour(
     rows: Rows | None,
     class_file: Path | None,
     ignored: set[int],
+    snap: bool,
 ) -> ClassProposal:
     notes = []
     if rows is None:
@@ -258,7 +272,7 @@ def _by_colour(
         )
     aliases = {TRANSPARENT: 0} if TRANSPARENT in pixels and 0 in values and 0 not in pixels else {}
     others = sorted(set(pixels) - {*values, *aliases})
-    if others:
+    if others and not snap:
         share = sum(pixels[value] for value in others) / sum(pixels.values())
         notes.append(
             f"colours that {class_file} does not list are ignored, unless --snap takes them to the nearest: "

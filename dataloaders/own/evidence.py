@@ -99,7 +99,7 @@ def main_values(masks: Sequence[MaskStatistics], by_colour: bool) -> list[int] |
     strong = [value for value, _ in pixels.most_common(64)]
 
     def near(one: int, other: int, most: int) -> bool:
-        return _distance(one, other, by_colour) <= most
+        return distance(one, other, by_colour) <= most
 
     noise = {
         value
@@ -114,19 +114,20 @@ def main_values(masks: Sequence[MaskStatistics], by_colour: bool) -> list[int] |
         value
         for value in mains
         if value > ids
-        and any(pixels[one] > pixels[value] and 0 < _distance(value, one, by_colour) <= 4 for one in mains)
+        and any(pixels[one] > pixels[value] and 0 < distance(value, one, by_colour) <= 4 for one in mains)
     }
     mains = sorted(set(pixels) - noise)
     if len(mains) < 2 or sum(pixels[value] for value in noise) > 0.2 * total:
         return None
     hugging = [
-        value for value in noise if value > ids and any(0 < _distance(value, one, by_colour) <= 4 for one in mains)
+        value for value in noise if value > ids and any(0 < distance(value, one, by_colour) <= 4 for one in mains)
     ]
     many = len(noise) >= max(4, 2 * len(mains))
     return mains if many or hugging else None
 
 
-def _distance(one: int, other: int, by_colour: bool) -> int:
+def distance(one: int, other: int, by_colour: bool) -> int:
+    """The difference of two values, or the greatest one of the bands of two colours."""
     if not by_colour or min(one, other) < 0:
         return abs(one - other)
     return max(abs((one >> shift & 0xFF) - (other >> shift & 0xFF)) for shift in (16, 8, 0))

@@ -109,9 +109,10 @@ def refuse_unclear(masks: Sequence[MaskContents]) -> None:
     """Refuse masks whose pixels have to be moved to the nearest class, which ``--snap`` allows."""
     lossy = [mask.path for mask in masks if mask.is_lossy]
     if lossy:
+        target = "listed colour (--classes)" if any(mask.in_colour for mask in masks) else "main value"
         raise UsageError(
             f"{some(lossy)}: {len(lossy)} masks are compressed as photos (JPEG), which mixes the values of "
-            "neighbouring classes. Save masks as PNG; or let --snap take each pixel to the nearest main value."
+            f"neighbouring classes. Save masks as PNG; or let --snap take each pixel to the nearest {target}."
         )
     soft = [mask.path for mask in masks if mask.is_soft]
     if soft:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dataloaders.mask_file import IGNORE_INDEX
-from dataloaders.own.evidence import MaskStatistics, main_values
+from dataloaders.own.evidence import MaskStatistics, distance, main_values
 from dataloaders.own.masks import rgb, shown
 from utils.errors import UsageError, some
 
@@ -16,6 +16,7 @@ Rows = list[tuple[str, tuple[int, int, int] | None]]
 TOPS = (IGNORE_INDEX, 65535)
 """What masks of 8 and 16 bit may hold for no class."""
 _NEAR, _MANY, _MUCH = 16, 4, 0.02  # colours this close to listed ones, so many of them, on so many of the pixels
+_AREA = 0.002  # of all pixels, from which on an area is worth naming
 _TO_SNAP = 32  # values, beyond which none of them stand out if no main ones are found
 
 
@@ -32,9 +33,9 @@ def meant_values(masks: Sequence[MaskStatistics], by_colour: bool, rows: Rows | 
     is_named = rows and (len(pixels) - len(rows) in (0, 1) or max(ids, default=0) < len(rows))
     if mains is None or is_named:
         if snap and len(pixels) > _TO_SNAP:
+            way = f"Are these masks? {way_with_classes(masks)}" if by_colour else "Are these masks?"
             raise UsageError(
-                f"--snap: the masks hold {len(pixels):,} values, and no few of them hold nearly all pixels. Are these "
-                "masks? Of colours, --classes lists those that are meant."
+                f"--snap: the masks hold {len(pixels):,} values, and no few of them hold nearly all pixels. {way}"
             )
         return sorted(pixels)
     if not snap:
@@ -46,6 +47,21 @@ def meant_values(masks: Sequence[MaskStatistics], by_colour: bool, rows: Rows | 
             "interpolation. If they are classes, --classes names all of them."
         )
     return mains
+
+
+def way_with_classes(masks: Sequence[MaskStatistics]) -> str:
+    """How to take the pixels of masks in very many colours to those that are meant, whose areas are the largest."""
+    solid = sum((Counter(mask.solid) for mask in masks), Counter())
+    least = _AREA * total_pixels(masks).total()
+    largest: list[int] = []
+    for value, count in solid.most_common():
+        if count >= least and all(distance(value, one, True) > _NEAR for one in largest):
+            largest.append(value)
+    seen = f" The largest areas have about {listed(largest, True)}." if largest else ""
+    return (
+        "List the colours that are meant in a file, a line each (<name> <red> <green> <blue>): --classes FILE --snap "
+        f"takes every pixel to the nearest of them.{seen}"
+    )
 
 
 def refuse_near_colours(pixels: Counter, rows: Rows, class_file: Path | None) -> None:

@@ -168,6 +168,7 @@ def test_colours_are_snapped_to_the_listed_ones(tmp_path):
     write_lines(tmp_path / "classes.txt", "grass 0 255 0", "car 255 0 0")
     proposal = propose([RED, GREEN, 0xF00008], by_colour=True, class_file=tmp_path / "classes.txt", snap=True)
     assert proposal.indices(np.array([0x10F010, 0xF00008, RED])).tolist() == [0, 1, 1]
+    assert not any("are ignored" in note for note in proposal.notes)
 
 
 def test_transparent_pixels_are_background_and_one_with_black_where_they_share_no_mask():
@@ -184,6 +185,15 @@ def test_colours_that_are_nearly_the_listed_ones_are_refused(tmp_path):
     values = [RED, GREEN, 0xF00008, 0xF00009, 0xF0000A, 0xF0000B]
     with pytest.raises(UsageError, match="66.7% of the pixels have 4 colours that are nearly those .*--snap"):
         propose(values, by_colour=True, class_file=tmp_path / "classes.txt")
+
+
+@pytest.mark.parametrize("snap", [False, True])
+def test_colours_of_photo_compression_are_refused_with_the_class_file_that_helps(snap):
+    areas = {RED: 50000, RED + 1: 4000, GREEN: 20000, 0x0000FF: 100}
+    noise = {3000 + 4 * number: 40 for number in range(1000)}
+    mask = MaskStatistics(areas | noise, areas)
+    with pytest.raises(UsageError, match=r"--classes FILE --snap .* about \(255, 0, 0\), \(0, 255, 0\)\.$"):
+        propose_classes([mask], by_colour=True, colours={}, snap=snap)
 
 
 def test_lines_of_noise_around_255_do_not_make_it_no_class():
