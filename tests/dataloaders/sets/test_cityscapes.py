@@ -102,3 +102,12 @@ def test_validation_image_without_a_mask_is_named(root):
     with pytest.raises(UsageError) as error:
         looked_up(open_cityscapes(config_of(root, "cityscapes")))
     assert str(error.value).startswith(f"{mask}: ")
+
+
+def test_masks_of_unlabelled_images_are_found_where_pseudo_labels_are_judged_by_them(root):
+    config = config_of(root, "cityscapes", trainer={"epochs": 1, "pseudo_label_quality": True})
+    first, second = open_cityscapes(config).unlabelled
+    masks = root / "segmentation/train"
+    (masks / (second.id.removesuffix("_leftImg8bit") + MASK)).unlink()
+    expected = [masks / (first.id.removesuffix("_leftImg8bit") + MASK), None]
+    assert [sample.label for sample in open_cityscapes(config).unlabelled] == expected

@@ -127,3 +127,10 @@ def test_description_that_is_no_json_is_named(root):
 def test_classes_of_the_configuration_rename_and_must_be_as_many(root):
     assert open_data(config_of(root, "custom", classes=["one", "two"])).classes == ("one", "two")
     assert "names 1 classes" in refused(root, classes=["one"])
+
+
+def test_masks_of_unlabelled_images_are_found_where_pseudo_labels_are_judged_by_them(root):
+    data = open_data(config_of(root, "custom", trainer={"epochs": 1, "pseudo_label_quality": True}))
+    (other,) = set("abc") - set(ids(data.labelled))
+    masks = {sample.id: sample.label for sample in data.unlabelled}
+    assert masks == {"e": None, "f": None, other: root / "masks" / f"{other}.png"}

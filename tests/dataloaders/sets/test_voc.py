@@ -247,3 +247,25 @@ def test_images_that_a_list_holds_out_are_no_training_images_even_where_they_are
     write_lines(lists / "val.txt", "/JPEGImages/d.jpg /SegmentationClassAug/d.png")
     data = open_voc(config_of(voc_root, "voc"))
     assert sorted(ids(data.labelled) + ids(data.unlabelled)) == ["a", "b", "c", "e"]
+
+
+JUDGED = {"trainer": {"epochs": 1, "pseudo_label_quality": True}}
+
+
+def test_masks_of_unlabelled_images_are_found_where_pseudo_labels_are_judged_by_them(custom_root):
+    data = open_custom(config_of(custom_root, "custom", **JUDGED))
+    plain = open_custom(config_of(custom_root, "custom"))
+    assert (data.labelled, ids(data.unlabelled)) == (plain.labelled, ids(plain.unlabelled))
+    masks = {sample.id: sample.label for sample in data.unlabelled}
+    (other,) = set("acd") - set(ids(data.labelled))
+    mask = layout_of(custom_root) / "SegmentationClass" / f"{other}.png"
+    assert masks == {other: mask, "e": None, "f": None}
+
+
+def test_masks_of_an_unlabelled_list_are_taken_where_they_are_there(voc_root, lists):
+    write_lines(lists / "1_train_supervised.txt", "/JPEGImages/e.jpg /SegmentationClassAug/e.png")
+    listed = ("a.jpg /SegmentationClassAug/a.png", "f.jpg /SegmentationClassAug/f.png", "d.jpg")
+    write_lines(lists / "1_train_unsupervised.txt", *(f"/JPEGImages/{line}" for line in listed))
+    for more, expected in ((JUDGED, ["a.png", None, None]), ({}, [None, None, None])):
+        data = open_voc(config_of(voc_root, "voc", n_labelled=1, **more))
+        assert [sample.label and sample.label.name for sample in data.unlabelled] == expected
