@@ -10,7 +10,7 @@ from dataloaders.sets.cityscapes import open_cityscapes
 from dataloaders.sets.description import Sample, SegmentationData, find_root
 from dataloaders.sets.value_range import stored_value_range
 from dataloaders.sets.voc import open_custom, open_voc
-from utils.config import BASELINE, Config
+from utils.config import Config
 from utils.palette import CITYSCAPES_COLOURS, palette_of, voc_palette
 
 __all__ = ["Sample", "SegmentationData", "make_ready", "open_data", "parts_of_training", "published_classes"]
@@ -44,7 +44,7 @@ def open_data(config: Config) -> SegmentationData:
 
 def parts_of_training(config: Config) -> tuple[str, ...]:
     """The parts of its data set that the training of a configuration uses."""
-    unlabelled = () if config.name == BASELINE else ("unlabelled",)
+    unlabelled = ("unlabelled",) if config.uses_unlabelled else ()
     return ("labelled", *unlabelled, *(("validation",) if config.trainer.val else ()))
 
 

@@ -5,6 +5,7 @@ many processes share it.
 """
 
 from functools import cache
+from math import ceil
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 JITTER = (0.4, 0.4, 0.4, 0.1)  # brightness, contrast, saturation, hue
+UNIMATCH_JITTER, UNIMATCH_SIGMAS = (0.5, 0.5, 0.5, 0.25), (0.1, 2.0)  # the strong view of UniMatch's authors
 BLUR_ROW = np.array([1, 4, 6, 4, 1]) / 16  # what OpenCV takes for a kernel of 5 and sigma 0
 P_BLUR, P_JITTER, P_GRAYSCALE = 0.5, 0.8, 0.2
 _LUMA = (0.299, 0.587, 0.114)
@@ -21,17 +23,18 @@ _ORDERS = np.array([[(i, j, k, 6 - i - j - k)] for i in range(4) for j in range(
                     if len({i, j, k}) == 3]).reshape(24, 4)  # fmt: skip
 
 
-def draw_photometry(rng: np.random.Generator, *, strong: bool) -> np.ndarray:
+def draw_photometry(rng: np.random.Generator, *, strong: bool, unimatch: bool = False) -> np.ndarray:
     """Random parameters of one image: the strong view's, or those of plain colour jitter.
 
-    float32 (8,): blur, jitter, grayscale (0 or 1); which of the 24 orders of the four operations; the factors of
-    brightness, contrast, saturation and hue.
+    float32 (9,): blur, jitter, grayscale (0 or 1); which of the 24 orders of the four operations; the factors of
+    brightness, contrast, saturation and hue; and the sigma of a blur that comes last, 0 for none. Only UniMatch's
+    strong view has this one, in place of the first.
     """
     blur, jitter, grayscale = rng.random(3) < (P_BLUR, P_JITTER, P_GRAYSCALE) if strong else (False, True, False)
-    brightness, contrast, saturation, hue = JITTER
+    brightness, contrast, saturation, hue = UNIMATCH_JITTER if unimatch else JITTER
     return np.array(
         [
-            blur,
+            blur and not unimatch,
             jitter,
             grayscale,
             rng.integers(24),
@@ -39,6 +42,7 @@ def draw_photometry(rng: np.random.Generator, *, strong: bool) -> np.ndarray:
             rng.uniform(1 - contrast, 1 + contrast),
             rng.uniform(1 - saturation, 1 + saturation),
             rng.uniform(-hue, hue),
+            rng.uniform(*UNIMATCH_SIGMAS) if unimatch and blur else 0,
         ],
         np.float32,
     )
@@ -68,7 +72,7 @@ def apply_photometry(images: Tensor, parameters: Tensor) -> Tensor:
     images
         float32 (N, 3, H, W) in [0, 1].
     parameters
-        float32 (N, 8) of ``draw_photometry``, on the CPU.
+        float32 (…, 9) of ``draw_photometry``, N in all, on the CPU.
 
     Returns
     -------
@@ -76,17 +80,18 @@ def apply_photometry(images: Tensor, parameters: Tensor) -> Tensor:
         float32 (N, 3, H, W) in [0, 1].
     """
     # One after the other: an image stays in the processor's cache, and nothing waits for a GPU.
-    return torch.cat([_apply(*one) for one in zip(images.split(1), parameters.tolist(), strict=True)])
+    return torch.cat([_apply(*one) for one in zip(images.split(1), parameters.flatten(0, -2).tolist(), strict=True)])
 
 
 def _apply(image: Tensor, parameters: list[float]) -> Tensor:
-    blur, jitter, grayscale, order, *factors = parameters
+    blur, jitter, grayscale, order, *factors, sigma = parameters
     if blur:
         image = gaussian_blur(image)
     if jitter:
         for operation in _ORDERS[int(order)]:
             image = (_brightness, _contrast, _saturation, _hue)[operation](image, factors[operation])
-    return _luma(image).expand(-1, 3, -1, -1) if grayscale else image
+    image = _luma(image).expand(-1, 3, -1, -1) if grayscale else image
+    return gaussian_blur(image, gaussian_row(sigma)) if sigma else image
 
 
 @cache
@@ -96,14 +101,21 @@ def _by_channel(values: tuple[float, float, float], device: torch.device) -> Ten
         return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
-def gaussian_blur(images: Tensor) -> Tensor:
-    """Blur with ``BLUR_ROW`` along rows and columns, edges reflected: ``cv2.GaussianBlur(image, (5, 5), 0)``."""
-    half = len(BLUR_ROW) // 2
+def gaussian_row(sigma: float) -> np.ndarray:
+    """The weights of a Gaussian at whole pixels, as far as three sigmas; at most 13 for UniMatch's."""
+    half = max(1, ceil(3 * sigma))
+    row = np.exp(-(np.arange(-half, half + 1) ** 2) / (2 * sigma**2))
+    return row / row.sum()
+
+
+def gaussian_blur(images: Tensor, row: np.ndarray = BLUR_ROW) -> Tensor:
+    """Blur with ``row`` along rows and columns, edges reflected; by default ``cv2.GaussianBlur(image, (5, 5), 0)``."""
+    half = len(row) // 2
     images = F.pad(images, (half, half, half, half), mode="reflect")
     for axis in (3, 2):  # sums of shifted images: several times faster than convolutions of one channel
-        shifted = [images.narrow(axis, at, images.shape[axis] - 2 * half) for at in range(len(BLUR_ROW))]
-        images = shifted[0] * BLUR_ROW[0]
-        for weight, image in zip(BLUR_ROW[1:], shifted[1:], strict=True):
+        shifted = [images.narrow(axis, at, images.shape[axis] - 2 * half) for at in range(len(row))]
+        images = shifted[0] * row[0]
+        for weight, image in zip(row[1:], shifted[1:], strict=True):
             images.add_(image, alpha=weight)
     return images
 

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from dataloaders.cache import SharedCache
+from dataloaders.cutmix import draw_box
 from dataloaders.geometry import Geometry, pad_to_multiple
 from dataloaders.photometry import draw_photometry
 from dataloaders.reading import IGNORE, read_subclass_map
@@ -96,7 +97,7 @@ def subclass_map_path(folder: Path, sample: Sample) -> Path:
 
 class LabelledStream(_TrainingStream):
     """Items: ``id``; ``image`` uint8 (3, S, S); ``target`` and, where subclass maps are given, ``subclass``
-    int16 (S, S); ``photometry`` (8,) where colour jitter is on; ``bad``."""
+    int16 (S, S); ``photometry`` (9,) where colour jitter is on; ``bad``."""
 
     number = LABELLED
 
@@ -142,18 +143,32 @@ class LabelledStream(_TrainingStream):
 
 
 class UnlabelledStream(_TrainingStream):
-    """Items: ``id``; ``image`` uint8 (3, S, S), of which both views are made; ``photometry`` (8,) of the
-    strong view; ``bad``; and, with ``masks``, ``target`` int16 (S, S), which is ``IGNORE`` for an image without a mask.
+    """Items: ``id``; ``image`` uint8 (3, S, S), of which all views are made; ``photometry`` (V, 9) of the V strong
+    views; with CutMix or several views, ``box`` (V, 4) of each; ``bad``; with ``masks``, ``target`` int16 (S, S), which
+    is ``IGNORE`` for an image without a mask; and, with ``mark_padding``, ``padding`` bool (S, S).
 
     Masks are opened with ``masks`` alone. Nothing else of an item depends on them.
     """
 
     number = UNLABELLED
 
-    def __init__(self, data: SegmentationData, geometry: Geometry, *, masks: bool = False, **options):
-        self.n_masks = int(masks)
+    def __init__(
+        self,
+        data: SegmentationData,
+        geometry: Geometry,
+        *,
+        masks: bool = False,
+        strong_views: int = 1,
+        unimatch: bool = False,
+        cutmix: float = 0.0,
+        mark_padding: bool = False,
+        **options,
+    ):
+        self.masks = [name for name, wanted in (("target", masks), ("padding", mark_padding)) if wanted]
+        self.n_masks = len(self.masks)
         super().__init__(data.unlabelled, geometry, **options)
         self.data = data.without_samples()
+        self.strong_views, self.unimatch, self.cutmix = strong_views, unimatch, cutmix
         if masks and not any(sample.label for sample in self.samples):
             raise UsageError(
                 f"trainer.pseudo_label_quality: none of the {len(self):,} unlabelled images has a mask by which pseudo "
@@ -164,20 +179,29 @@ class UnlabelledStream(_TrainingStream):
         return self.data.read_image(sample), []
 
     def _read_more(self, sample: Sample, size: tuple[int, int]) -> list[np.ndarray]:
+        masks = [self._read_target(sample, size)] if "target" in self.masks else []
+        return masks + [np.zeros(size, np.int16)] * ("padding" in self.masks)  # which the geometry pads with IGNORE
+
+    def _read_target(self, sample: Sample, size: tuple[int, int]) -> np.ndarray:
         """The mask. One that cannot be used is an error also where bad samples are skipped: it must change no draw."""
-        if not self.n_masks:
-            return []
         mask = np.full(size, IGNORE, np.int16) if sample.label is None else self.data.read_mask(sample.label)
         if mask.shape != size:
             raise UsageError(
                 f"{sample.label}: is {mask.shape[1]} x {mask.shape[0]} pixels, but its image {sample.image} is "
                 f"{size[1]} x {size[0]}. Make them the same size, or set trainer.pseudo_label_quality to false."
             )
-        return [mask]
+        return mask
 
     def _item(self, sample: Sample, image: torch.Tensor, masks: list[np.ndarray], rng: np.random.Generator) -> dict:
-        item = {"id": sample.id, "image": image, "photometry": torch.from_numpy(draw_photometry(rng, strong=True))}
-        return item | dict(zip(("target",), map(_own_tensor, masks), strict=False))
+        views = [draw_photometry(rng, strong=True, unimatch=self.unimatch) for _ in range(self.strong_views)]
+        item: dict = {"id": sample.id, "image": image, "photometry": torch.from_numpy(np.stack(views))}
+        if self.cutmix or self.strong_views > 1:
+            boxes = [draw_box(rng, self.cutmix, self.geometry.crop_size) for _ in range(self.strong_views)]
+            item["box"] = torch.from_numpy(np.stack(boxes))
+        item |= zip(self.masks, map(_own_tensor, masks), strict=True)
+        if "padding" in item:
+            item["padding"] = item["padding"] == IGNORE
+        return item
 
 
 class EvaluationStream(Dataset):

@@ -20,7 +20,10 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) → the class branch's pixel feature (N, out_dim, H/4, W/4)."""
-        low_level, top = self.backbone(images)
+        return self.decode(*self.backbone(images))
+
+    def decode(self, low_level: Tensor, top: Tensor) -> Tensor:
+        """The trunk's levels, (N, c, H/4, W/4) and (N, c', H/16, W/16) → pixel feature (N, out_dim, H/4, W/4)."""
         return self.decoder(self.aspp(top), low_level)
 
 

@@ -31,7 +31,7 @@ from trainer.subclasses.agreement import check_subclass_maps
 from trainer.subclasses.features import features_command, features_dir, save_features
 from trainer.subclasses.table import PICTURE, TABLE
 from trainer.trained import best_model, last_beside_best, last_model, load_network
-from utils.config import USRN, Config
+from utils.config import Config
 from utils.distributed import barrier, failing_together, is_main, restarts
 from utils.errors import UsageError
 from utils.files import sweep
@@ -104,14 +104,15 @@ def train(config: Config, options: Options, device: torch.device) -> None:
     model = config.run_dir / BEST
     if record.is_done(config, [model], options.force and not restarts()):
         return
-    own = config.experim_name.removesuffix("_usrn")
-    if config.name == USRN and config.baseline_dir.name.removesuffix("_baseline") != own:
-        log.warning(f"label_subcls: {config.subclass_dir} holds the subclass maps of another run than {own}")
+    if config.has_subclasses and config.baseline_dir.name.removesuffix("_baseline") != config.own_name:
+        log.warning(
+            f"label_subcls: {config.subclass_dir} holds the subclass maps of another run than {config.own_name}"
+        )
     refuse_leaks(data, parts)
     refuse_void_masks(data, "labelled")
     if is_main() and (warning := lost_classes(data)):
         log.warning(warning)
-    if config.name == USRN:
+    if config.has_subclasses:
         check_subclass_maps(config, data)
     if config.trainer.val:
         refuse_void_masks(data, "validation")
@@ -139,7 +140,7 @@ def train(config: Config, options: Options, device: torch.device) -> None:
 
 def save_feature(config: Config, options: Options, device: torch.device) -> None:
     """Stage 2."""
-    _refuse_usrn(config)
+    _refuse_all_but_baselines(config)
     path = best_model(config, options.resume)
     data = open_data(config)
     refuse_other_data(data, ["labelled"])
@@ -156,7 +157,7 @@ def save_feature(config: Config, options: Options, device: torch.device) -> None
 
 def clustering(config: Config, options: Options, device: torch.device) -> None:
     """Stage 3."""
-    _refuse_usrn(config)
+    _refuse_all_but_baselines(config)
     from trainer.subclasses.make import make_subclasses  # scikit-learn and matplotlib take seconds to import
 
     data = open_data(config)
@@ -176,11 +177,11 @@ def clustering(config: Config, options: Options, device: torch.device) -> None:
     log.info(f"{table.n_subclasses} subclasses of {len(table.classes)} classes; {config.subclass_dir}")
 
 
-def _refuse_usrn(config: Config) -> None:
-    if config.name == USRN:
+def _refuse_all_but_baselines(config: Config) -> None:
+    if config.uses_unlabelled:
         raise UsageError(
-            f"{config.experim_name}: is a USRN run; stages 2 and 3 are its baseline's, whose features and maps they "
-            f"would replace. Give them the configuration of the run in {config.baseline_dir}."
+            f"{config.experim_name}: is a {config.name} run; stages 2 and 3 are its baseline's, whose features and "
+            f"maps they would replace. Give them the configuration of the run in {config.baseline_dir}."
         )
 
 
@@ -223,8 +224,8 @@ def test(config: Config, options: Options, device: torch.device) -> None:
 
 
 def summary(config: Config, options: Options, device: torch.device) -> None:
-    """The end of a run: the baseline's scores beside USRN's, and where everything is."""
-    runs = {"baseline": config.baseline_dir, "USRN": config.run_dir}
+    """The end of a run: the baseline's scores beside its own, and where everything is."""
+    runs = {"baseline": config.baseline_dir, config.name: config.run_dir}
     data = open_data(config)
     for run_dir in runs.values():
         if not (run_dir / "results.json").is_file():
@@ -238,9 +239,9 @@ def summary(config: Config, options: Options, device: torch.device) -> None:
         if tuple(results["iou"]) != data.classes:
             raise UsageError(f"{run_dir / 'results.json'}: is of other classes. {evaluate_again(run_dir)}")
         columns[name] = column(results)
-    log.info(f"\n{config.experim_name.removesuffix('_usrn')}, {len(data.validation)} validation images")
+    log.info(f"\n{config.own_name}, {len(data.validation)} validation images")
     log.info(scores_table(data.classes, columns))
-    log.info(f"\npictures:    {picture} (image, target, baseline, USRN)")
+    log.info(f"\npictures:    {picture} (image, target, baseline, {config.name})")
     for what, name in (("predictions", "preds/"), ("checkpoint", "best_model.pth"), ("log", "log.txt")):
         log.info(f"{what + ':':13}{config.baseline_dir / name}, {config.run_dir / name}")
     log.info(f"curves:      tensorboard --logdir {config.trainer.log_dir}")

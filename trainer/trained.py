@@ -11,7 +11,7 @@ from trainer.loop.resume import BEST, NEWEST, Origin, is_lost
 from trainer.record import Record
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.commands import command
-from utils.config import USRN, Config
+from utils.config import Config
 from utils.errors import UsageError
 
 
@@ -19,7 +19,7 @@ def load_network(config: Config, data: SegmentationData, path: Path, device: tor
     """The network of a configuration with a checkpoint's weights; it says itself how many subclasses it has."""
     state_dict = load_checkpoint(path)["state_dict"]
     n_subclasses = None
-    if config.name == USRN:
+    if config.has_subclasses:
         head = state_dict.get("classifier_SubCls.1.weight")
         if head is None or not head.ndim:
             raise UsageError(

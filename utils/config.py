@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PrivateAttr, field_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from utils.config_sections import (
     DataConfig,
@@ -21,7 +21,10 @@ from utils.config_sections import (
     ValidationConfig,
 )
 
-BASELINE, USRN = "Baseline", "USRN"
+BASELINE, USRN, FIXMATCH, UNIMATCH = "Baseline", "USRN", "FixMatch", "UniMatch"
+_OF_UNIMATCHS_AUTHORS = {"teacher": "ema", "cutmix": 0.5, "strong_view": "unimatch", "pos_thresh_value": 0.95}
+_MODEL_DEFAULTS: dict[Any, dict[str, Any]] = {FIXMATCH: _OF_UNIMATCHS_AUTHORS, UNIMATCH: _OF_UNIMATCHS_AUTHORS}
+"""Of keys of ``model`` that a method has other defaults for."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Origin:
 class Config(Section):
     obsolete = frozenset({"ramp_up", "use_weak_lables", "unsupervised_w"})
 
-    name: Literal["Baseline", "USRN"] = Field(description="the training method")
+    name: Literal["Baseline", "USRN", "FixMatch", "UniMatch"] = Field(description="the training method")
     experim_name: Text = Field(min_length=1, description="name of the run's folder")
     dataset: Literal["voc", "cityscapes", "custom", "demo"]
     data_dir: Text = Field(description="root of the data set")
@@ -77,6 +80,15 @@ class Config(Section):
 
     _origin: Origin = PrivateAttr(Origin())
 
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_method(cls, values: Any) -> Any:
+        name, model = (values.get(key, {}) for key in ("name", "model")) if isinstance(values, dict) else ("", {})
+        if not isinstance(name, str) or not isinstance(model, dict):
+            return values
+        own = _MODEL_DEFAULTS.get(name)
+        return values if own is None else {**values, "model": {**own, **model}}
+
     @field_validator("experim_name")
     @classmethod
     def _one_folder_name(cls, value: str) -> str:
@@ -104,6 +116,26 @@ class Config(Section):
         return f"--config {shlex.quote(str(self.file or f'configs/{self.experim_name}.json'))}{overrides}"
 
     @property
+    def has_subclasses(self) -> bool:
+        """Whether the method trains on stage 3's subclasses."""
+        return self.name == USRN
+
+    @property
+    def uses_unlabelled(self) -> bool:
+        """Whether the method trains on unlabelled images."""
+        return self.name != BASELINE
+
+    @property
+    def own_name(self) -> str:
+        """``experim_name`` without the method."""
+        return self.experim_name.removesuffix(f"_{self.name.lower()}")
+
+    @property
+    def marks_padding(self) -> bool:
+        """Whether pseudo labels of padding are left out; USRN's are not, as published, but where it takes CutMix."""
+        return self.uses_unlabelled and (not self.has_subclasses or self.model.cutmix > 0)
+
+    @property
     def run_dir(self) -> Path:
         """Where the run writes: ``<save_dir>/<experim_name>``."""
         return Path(self.trainer.save_dir) / self.experim_name
@@ -118,9 +150,9 @@ class Config(Section):
     @property
     def subclass_dir(self) -> Path:
         """Folder of the subclass maps that stage 3 writes and stage 4 reads."""
-        if self.label_subcls is not None and self.name == USRN:
+        if self.label_subcls is not None and self.uses_unlabelled:
             return Path(self.label_subcls)
-        baseline = self.experim_name.removesuffix("_usrn").removesuffix("_baseline") + "_baseline"
+        baseline = self.own_name.removesuffix("_baseline") + "_baseline"
         if self.name == BASELINE:
             baseline = self.experim_name
         return Path(self.trainer.save_dir) / baseline / f"label_subcls_{self.clustering_algorithm}"

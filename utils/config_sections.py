@@ -34,7 +34,12 @@ class ModelConfig(Section):
     base_width: int = Field(64, ge=4, le=1024, description="channels of the trunk's first stage; 64 is ResNet's own")
     out_dim: int = Field(256, ge=4, le=8192, description="width of ASPP, decoder and pixel feature")
     downsample: bool = Field(True, description="average-pool unlabelled pixel features 2x2 before the classifier")
-    pos_thresh_value: float = Field(0.75, ge=0, le=1, description="confidence above which a pseudo label is used")
+    pos_thresh_value: float = Field(
+        0.75,
+        ge=0,
+        le=1,
+        description="confidence above which a pseudo label is used. FixMatch and UniMatch: 0.95 unless said otherwise",
+    )
     entropy_gate: bool | Literal["always"] = Field(
         True,
         description="true: the subclass branch vetoes where it is surer; false: no veto; always: veto everywhere",
@@ -43,6 +48,23 @@ class ModelConfig(Section):
     loss_weight_subcls: float = Field(1.0, ge=0, description="weight of the two subclass losses")
     loss_weight_unsup: float = Field(1.0, ge=0, description="weight of the two unsupervised losses")
     epoch_start_unsup: int = Field(0, ge=0, description="first epoch with unsupervised losses")
+    teacher: Literal["student", "ema"] = Field(
+        "student",
+        description="who labels the unlabelled images: the network itself, or the moving average of its weights, which "
+        "is then what is validated and kept as the best model. FixMatch and UniMatch: ema unless said otherwise",
+    )
+    cutmix: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="probability of a box in which a strong view shows another crop of the batch. FixMatch and "
+        "UniMatch: 0.5 unless said otherwise",
+    )
+    strong_view: Literal["usrn", "unimatch"] = Field(
+        "usrn",
+        description="colours of the strong view: USRN's, or UniMatch's stronger ones. FixMatch and UniMatch: unimatch "
+        "unless said otherwise",
+    )
 
 
 class OptimizerArgs(Section):

@@ -25,8 +25,8 @@ def images(n=3, height=13, width=17, seed=0) -> Tensor:
     return x
 
 
-def parameters(*, blur=0, jitter=0, grayscale=0, order=0, factors=NO_CHANGE) -> Tensor:
-    return torch.tensor([blur, jitter, grayscale, order, *factors], dtype=torch.float32)
+def parameters(*, blur=0, jitter=0, grayscale=0, order=0, factors=NO_CHANGE, sigma=0.0) -> Tensor:
+    return torch.tensor([blur, jitter, grayscale, order, *factors, sigma], dtype=torch.float32)
 
 
 def apply_one(x: Tensor, **what) -> Tensor:
@@ -128,9 +128,31 @@ def test_strong_view_is_drawn_with_the_methods_probabilities_and_ranges():
     together = (drawn[:, 0] * drawn[:, 1] * drawn[:, 2]).mean()
     assert together == pytest.approx(0.5 * 0.8 * 0.2, abs=0.02)  # drawn apart from one another
     assert np.bincount(drawn[:, 3].astype(int), minlength=24) == pytest.approx(4000 / 24, rel=0.35)
-    assert drawn[:, 4:].min(0) == pytest.approx([0.6, 0.6, 0.6, -0.1], abs=0.005)
-    assert drawn[:, 4:].max(0) == pytest.approx([1.4, 1.4, 1.4, 0.1], abs=0.005)
-    assert drawn[:, 4:].mean(0) == pytest.approx([1, 1, 1, 0], abs=0.02)
+    assert drawn[:, 4:8].min(0) == pytest.approx([0.6, 0.6, 0.6, -0.1], abs=0.005)
+    assert drawn[:, 4:8].max(0) == pytest.approx([1.4, 1.4, 1.4, 0.1], abs=0.005)
+    assert drawn[:, 4:8].mean(0) == pytest.approx([1, 1, 1, 0], abs=0.02)
+    assert not drawn[:, 8].any()
+
+
+def test_unimatchs_strong_view_is_drawn_with_its_authors_probabilities_and_ranges():
+    rng = np.random.default_rng(0)
+    drawn = np.stack([draw_photometry(rng, strong=True, unimatch=True) for _ in range(4000)])
+    sigmas = drawn[:, 8]
+    assert not drawn[:, 0].any()
+    assert (sigmas > 0).mean() == pytest.approx(0.5, abs=0.03)
+    assert sigmas[sigmas > 0].min() == pytest.approx(0.1, abs=0.01)
+    assert sigmas.max() == pytest.approx(2, abs=0.01)
+    assert drawn[:, 1:3].mean(0) == pytest.approx([0.8, 0.2], abs=0.03)
+    assert drawn[:, 4:8].min(0) == pytest.approx([0.5, 0.5, 0.5, -0.25], abs=0.005)
+    assert drawn[:, 4:8].max(0) == pytest.approx([1.5, 1.5, 1.5, 0.25], abs=0.005)
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.7, 2.0])
+def test_unimatchs_blur_is_a_gaussian_and_comes_after_grayscale(sigma):
+    x, factors = images(2, 20, 24), (1.4, 1.4, 1.4, 0.1)
+    result = apply_one(x, jitter=1, grayscale=1, factors=factors, sigma=sigma)
+    gray = apply_one(x, jitter=1, grayscale=1, factors=factors)
+    torch.testing.assert_close(result, functional.gaussian_blur(gray, [13, 13], [sigma, sigma]), atol=2e-3, rtol=0)
 
 
 def test_jitter_of_the_labelled_stream_is_always_on_and_comes_alone():

@@ -178,9 +178,23 @@ def test_unlabelled_stream_opens_no_mask(samples):
 
 def test_unlabelled_stream_draws_the_strong_view(samples):
     stream = UnlabelledStream(data_of(unlabelled=samples), PLAIN, seed=0)
-    drawn = torch.stack([stream[0, draw]["photometry"] for draw in range(200)])
+    drawn = torch.stack([stream[0, draw]["photometry"] for draw in range(200)]).flatten(0, 1)
     assert drawn[:, 0].mean() == pytest.approx(0.5, abs=0.12)
     assert drawn[:, 2].mean() == pytest.approx(0.2, abs=0.12)
+
+
+def test_unlabelled_stream_draws_several_views_with_boxes_and_marks_padding(samples):
+    settings = {"strong_views": 2, "unimatch": True, "cutmix": 1.0, "mark_padding": True}
+    plain = UnlabelledStream(data_of(unlabelled=samples), GEOMETRY, seed=0)[2, 5]
+    item = UnlabelledStream(data_of(unlabelled=samples), GEOMETRY, seed=0, **settings)[2, 5]
+    assert torch.equal(item["image"], plain["image"])
+    assert (item["photometry"].shape, item["box"].shape) == ((2, 9), (2, 4))
+    assert not torch.equal(item["photometry"][0], item["photometry"][1])
+    large = replace(GEOMETRY, crop_size=40, scales=None, flip=False)
+    item = UnlabelledStream(data_of(unlabelled=samples), large, seed=0, **settings)[2, 5]
+    assert not item["padding"][:20, :24].any()
+    assert item["padding"][20:].all()
+    assert item["padding"][:, 24:].all()
 
 
 def test_mask_of_another_size_than_its_image_is_named_with_both(samples, tmp_path):

@@ -6,22 +6,27 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from dataloaders import SegmentationData, parts_of_training
 from models import USRN, Baseline, Segmentor, build_network
 from models.batch_norm import synchronise_batch_norm
 from trainer.methods.baseline import BaselineStep
+from trainer.methods.fixmatch import FixMatchStep
+from trainer.methods.shared import SharedStep
+from trainer.methods.unimatch import UniMatchStep
 from trainer.methods.usrn import USRNStep
 from trainer.subclasses.table import SubclassTable
-from utils.config import Config
+from utils.config import FIXMATCH, UNIMATCH, Config
+from utils.schedule import Schedule
 
 PRETRAINED = Path(__file__).parents[2] / "pretrained"
 BACKBONE_LR = 0.1
 
 
 def make_network(config: Config, n_classes: int, n_subclasses: int | None) -> Baseline | USRN:
-    """The network with random weights; ``n_subclasses`` is None for a baseline."""
+    """The network with random weights; ``n_subclasses`` is None for a method without subclasses."""
     model = config.model
     return build_network(
-        config.name,
+        "USRN" if config.has_subclasses else "Baseline",
         n_classes,
         n_subclasses,
         layers=model.layers,
@@ -38,8 +43,21 @@ def load_imagenet(network: Segmentor, config: Config) -> None:
 
 
 def make_step(config: Config, network: Segmentor, subclasses: SubclassTable | None) -> nn.Module:
-    """The training step of the configuration's method; a baseline has no subclasses."""
+    """The training step of the configuration's method, under the shared settings where it has any."""
+    step = _step_of_method(config, network, subclasses)
+    teacher = config.model.teacher == "ema"
+    return SharedStep(step, teacher=teacher) if teacher or config.marks_padding else step
+
+
+def _step_of_method(config: Config, network: Segmentor, subclasses: SubclassTable | None) -> nn.Module:
     model = config.model
+    if config.name in (FIXMATCH, UNIMATCH):
+        return (UniMatchStep if config.name == UNIMATCH else FixMatchStep)(
+            network,
+            pos_thresh_value=model.pos_thresh_value,
+            supervised_w=model.supervised_w,
+            loss_weight_unsup=model.loss_weight_unsup,
+        )
     if subclasses is None or not isinstance(network, USRN):
         return BaselineStep(network, supervised_w=model.supervised_w)
     return USRNStep(
@@ -87,6 +105,18 @@ def load_momentum(optimizer: torch.optim.SGD, state: dict) -> None:
         for number, value in given.items()
     }
     optimizer.load_state_dict({**own, "state": {**own["state"], **momentum}})
+
+
+def describe(
+    config: Config, data: SegmentationData, network: nn.Module, schedule: Schedule, device: torch.device
+) -> str:
+    """What a training is, in a line."""
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return (
+        f"{config.experim_name}: {data.counts(parts_of_training(config))}; {parameters / 1e6:.1f} M parameters; "
+        f"{schedule.epochs} epochs of {schedule.iterations_per_epoch} iterations on {device.type}, "
+        f"{torch.get_num_threads()} CPU threads"
+    )
 
 
 def distribute(step: nn.Module, device: torch.device) -> nn.Module:

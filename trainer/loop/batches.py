@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from dataloaders.cutmix import cut_and_mix
 from dataloaders.geometry import LABELLED_SCALES, UNLABELLED_SCALES, Geometry
 from dataloaders.loaders import DrawSampler, training_loader
 from dataloaders.photometry import apply_photometry, normalise, to_unit
 from dataloaders.sets.description import SegmentationData
 from dataloaders.streams import LABELLED, UNLABELLED, LabelledStream, UnlabelledStream
-from utils.config import Config
+from utils.config import UNIMATCH, Config
 from utils.config_sections import StreamConfig
 from utils.distributed import gather, rank, world_size
 from utils.logger import log
@@ -23,16 +24,18 @@ from utils.logger import log
 class TrainingBatches:
     """Batches of a whole run, iteration ``start`` to ``iterations``, by the names of a step's arguments.
 
-    Baseline: ``x``, ``y``. USRN, which gives ``subclass_dir``: ``s`` as well and, from iteration
-    ``unsupervised_from`` on, ``u_weak`` and ``u_strong``.
+    Baseline: ``x``, ``y``. The other methods: from iteration ``unsupervised_from`` on, ``u_weak`` and ``u_strong`` as
+    well, and ``u_box`` and ``u_padding`` where the shared settings ask for them (trainer/methods/shared.py). USRN,
+    which gives ``subclass_dir``: ``s``.
 
     Attributes
     ----------
     ids
         Image ids of the batch given last, of this process: "labelled" and, where it has them, "unlabelled".
     hidden_target
-        With ``trainer.pseudo_label_quality``: classes of the unlabelled images of the batch given last, (N, H, W),
-        ``IGNORE`` where they are not known. It is no part of the batch, so that no training step can see it.
+        With ``trainer.pseudo_label_quality``: classes of the unlabelled images of the batch given last, cut and mixed
+        as each strong view is, (N V, H, W); ``IGNORE`` where they are not known. It is no part of the batch, so that no
+        training step can see it.
     """
 
     def __init__(
@@ -71,10 +74,17 @@ class TrainingBatches:
         )
         self.labelled = self._loader(labelled, supervised, LABELLED, start)
         self.unlabelled = None
-        if subclass_dir is not None:
-            geometry = Geometry.from_config(unsupervised, UNLABELLED_SCALES)
-            masks = config.trainer.pseudo_label_quality
-            unlabelled = UnlabelledStream(data, geometry, masks=masks, **common)
+        if config.uses_unlabelled:
+            unlabelled = UnlabelledStream(
+                data,
+                Geometry.from_config(unsupervised, UNLABELLED_SCALES),
+                masks=config.trainer.pseudo_label_quality,
+                strong_views=2 if config.name == UNIMATCH else 1,
+                unimatch=config.model.strong_view == "unimatch",
+                cutmix=config.model.cutmix,
+                mark_padding=config.marks_padding,
+                **common,
+            )
             first = min(max(start, unsupervised_from), iterations)
             self.unlabelled = self._loader(unlabelled, unsupervised, UNLABELLED, first)
 
@@ -93,10 +103,10 @@ class TrainingBatches:
             batch, self.ids = self._supervised(labelled), {"labelled": labelled["id"]}
             if unlabelled is not None and iteration >= self.unsupervised_from:
                 views = next(unlabelled)
-                batch |= self._two_views(views)
+                batch |= self._views(views)
                 self.ids["unlabelled"] = views["id"]
                 self._count_bad(views["bad"])
-                self.hidden_target = self._move(views["target"]) if "target" in views else None
+                self.hidden_target = self._hidden_target(views)
             self._count_bad(labelled["bad"])
             yield batch
 
@@ -124,9 +134,24 @@ class TrainingBatches:
             out["s"] = self._move(batch["subclass"])
         return out
 
-    def _two_views(self, batch: dict) -> dict[str, Tensor]:
+    def _views(self, batch: dict) -> dict[str, Tensor]:
         images = to_unit(self._move(batch["image"]))
-        return {"u_weak": normalise(images), "u_strong": normalise(apply_photometry(images, batch["photometry"]))}
+        strong = images.repeat_interleave(batch["photometry"].shape[1], 0)
+        views = {"u_weak": normalise(images), "u_strong": normalise(apply_photometry(strong, batch["photometry"]))}
+        if "box" in batch:
+            views["u_box"] = self._move(batch["box"])
+            views["u_strong"] = cut_and_mix(views["u_strong"], views["u_box"])
+        if "padding" in batch:
+            views["u_padding"] = self._move(batch["padding"])
+        return views
+
+    def _hidden_target(self, batch: dict) -> Tensor | None:
+        if "target" not in batch:
+            return None
+        target = self._move(batch["target"])
+        if "box" not in batch:
+            return target
+        return cut_and_mix(target.repeat_interleave(batch["box"].shape[1], 0), self._move(batch["box"]))
 
     def _move(self, values: Tensor) -> Tensor:
         return values.to(self.device, non_blocking=True)

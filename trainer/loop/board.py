@@ -41,6 +41,7 @@ TAGS = {
     "Lu_reg": "loss/Lu_reg (unlabelled, classes)",
     "Lu_sub": "loss/Lu_sub (unlabelled, subclasses)",
     "confident": "pseudo labels/used, classes",
+    "mask_ratio": "pseudo labels/used, of pixels not ignored",
     "confident_sub": "pseudo labels/used, subclasses",
     "gate_open": "pseudo labels/left alone by the gate",
 }

@@ -14,7 +14,7 @@ from trainer.loop.assembly import load_momentum
 from trainer.loop.tally import Tally
 from trainer.subclasses.table import maps_fingerprint, read_subclass_table, refuse_other_maps
 from utils.checkpoint import load_checkpoint
-from utils.config import USRN, Config, differing_keys
+from utils.config import Config, differing_keys
 from utils.distributed import restarts
 from utils.errors import UsageError, some
 from utils.fingerprint import changed, digest
@@ -35,6 +35,15 @@ class Origin(NamedTuple):
     def state(self) -> dict[str, Any] | None:
         """Where its run was; None for weights alone."""
         return self.checkpoint.get("resume")
+
+    @property
+    def best(self) -> float | None:
+        """The best mean IoU of its run so far, a share."""
+        state = self.state or {}
+        best = (
+            state["best"] if "best" in state else float(self.checkpoint["monitor_best"])
+        )  # as files of before have it
+        return None if best is None or best < 0 else best
 
     @classmethod
     def read(cls, path: Path) -> "Origin":
@@ -58,6 +67,7 @@ class _State(BaseModel):
     finished: bool
     not_improved: int = Field(ge=0)
     best: float | None = None  # not in files of before
+    student: dict[str, Tensor] | None = None  # its weights, where ``state_dict`` has the teacher's
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
     confusion: Tensor
@@ -77,7 +87,7 @@ def training_inputs(config: Config, data: SegmentationData) -> dict[str, str]:
         The subclass maps of a USRN are missing, or not of this data.
     """
     inputs = data.fingerprints(*parts_of_training(config))
-    if config.name == USRN:
+    if config.has_subclasses:
         table = read_subclass_table(config, data)
         maps = maps_fingerprint(config.subclass_dir, data)
         refuse_other_maps(config, table, maps, data)

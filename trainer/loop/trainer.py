@@ -8,23 +8,24 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dataloaders import parts_of_training
 from dataloaders.sets.description import SegmentationData
 from models.execution import autocast, choose_precision, compile_forward
 from trainer.evaluation.evaluate import evaluate, percent
 from trainer.loop import resume
-from trainer.loop.assembly import distribute, load_imagenet, make_network, make_optimizer, make_step
+from trainer.loop.assembly import describe, distribute, load_imagenet, make_network, make_optimizer, make_step
 from trainer.loop.batches import TrainingBatches
 from trainer.loop.board import Board
 from trainer.loop.guard import StepGuard
+from trainer.loop.iteration import forward_and_backward, seed_dropout, set_learning_rates
 from trainer.loop.resume import Origin
 from trainer.loop.tally import Tally
+from trainer.methods.shared import SharedStep
 from trainer.prediction.protocol import Protocol
 from trainer.prediction.whole_image import whole_image_loader
 from trainer.subclasses.table import read_subclass_table
 from utils.checkpoint import load_weights, save_checkpoint
-from utils.config import BASELINE, Config
-from utils.distributed import any_process, barrier, is_main, rank
+from utils.config import Config
+from utils.distributed import any_process, barrier, is_main
 from utils.errors import UsageError
 from utils.logger import log, progress
 from utils.schedule import Schedule
@@ -53,12 +54,14 @@ class Trainer:
         self.tally = Tally(self.n_classes, device, config.trainer.pseudo_label_quality)
         self.inputs = resume.training_inputs(config, data)
 
-        subclasses = None if config.name == BASELINE else read_subclass_table(config, data)
+        subclasses = read_subclass_table(config, data) if config.has_subclasses else None
         torch.manual_seed(config.random_seed)
         self.network = make_network(config, self.n_classes, subclasses.n_subclasses if subclasses else None)
         if config.pretrained and origin is None:
             load_imagenet(self.network, config)
         step = make_step(config, self.network, subclasses).to(device)
+        self.teacher = step.teacher if isinstance(step, SharedStep) else None
+        self.evaluated = self.network if self.teacher is None else self.teacher.network
         if device.type == "cuda":
             step = step.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in PyTorch's stubs
         precision = choose_precision(config.trainer.precision, device)
@@ -95,7 +98,7 @@ class Trainer:
             On a request to stop; ``checkpoint.pth`` is where the run goes on.
         """
         schedule = self.schedule
-        self._describe()
+        log.info(describe(self.config, self.data, self.network, schedule, self.device))
         self.board.begin(self.iteration, self.epochs_done)
         self._saved_at = time.monotonic()
         batches = iter(self.batches)
@@ -154,20 +157,16 @@ class Trainer:
 
     def _iterate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One step of the optimiser; what the training step reports."""
-        factor = self.schedule.lr_factor(self.iteration)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
-        # Dropout follows from seed, rank and iteration, so that a run can go on from any iteration.
-        torch.manual_seed((self.config.random_seed * 1_000_003 + self.iteration) * 1_009 + rank())
+        set_learning_rates(self.optimizer, self.schedule.lr_factor(self.iteration))
+        seed_dropout(self.config.random_seed, self.iteration)
         self.guard.before_forward()
         self.optimizer.zero_grad(set_to_none=True)
-        with self.autocast:
-            out = self.step(**batch)
-        self.scaler.scale(out["total"]).backward()
+        out = forward_and_backward(self.step, batch, self.autocast, self.scaler)
         self.scaler.unscale_(self.optimizer)
         good = self.guard.step(out["total"], self.iteration, self.batches.ids)
         self.scaler.update()
-        out = {name: value.detach() for name, value in out.items()}
+        if self.teacher is not None:
+            self.teacher.follow(self.network, self.iteration, good)
         self.tally.update(out, batch["y"], good, self.batches.hidden_target)
         return out
 
@@ -192,7 +191,7 @@ class Trainer:
     def _validate(self, epoch: int, pictures: bool) -> None:
         started = time.monotonic()
         result = evaluate(
-            Protocol(self.network, self.device, self.config),
+            Protocol(self.evaluated, self.device, self.config),
             self.validation,
             self.n_classes,
             self.device,
@@ -245,12 +244,14 @@ class Trainer:
             **counts,
             **resume.identity(self.config, self.inputs),
         }
+        if self.teacher is not None:
+            state["student"] = self.network.state_dict()
         self._write(resume.NEWEST, self.epochs_done, resume=state, keep=self.config.run_dir / resume.PREVIOUS)
 
     def _write(self, name: str, epoch: int, **more) -> None:
         save_checkpoint(
             self.config.run_dir / name,
-            self.network,
+            self.evaluated,
             epoch=epoch,
             best=self.best,
             classes=self.data.classes,
@@ -260,10 +261,11 @@ class Trainer:
         )
 
     def _resume(self, origin: Origin) -> None:
-        path, checkpoint = origin
-        load_weights(self.network, checkpoint["state_dict"], path)
-        state = origin.state
-        if state is None or (state["finished"] and resume.differences(state, self.config, self.inputs)):
+        path, weights, state = origin.path, origin.checkpoint["state_dict"], origin.state
+        ended = state is not None and state["finished"] and resume.differences(state, self.config, self.inputs)
+        load_weights(self.evaluated, weights, path)
+        load_weights(self.network, weights if state is None or ended else state.get("student") or weights, path)
+        if state is None or ended:
             why = "holds weights without optimiser and position" if state is None else "is the end of another run"
             log.info(f"{path}: {why}; a new run starts from its weights, at iteration 0 with the whole learning rate")
             return
@@ -271,8 +273,7 @@ class Trainer:
         resume.load_state(path, state, self.optimizer, self.scaler, self.tally)
         for name in ("iteration", "epochs_done", "finished", "not_improved"):
             setattr(self, name, state[name])
-        best = state["best"] if "best" in state else float(checkpoint["monitor_best"])  # files of before have a share
-        self.best = None if best is None or best < 0 else best
+        self.best = origin.best
         log.info(f"{path}: {'is finished' if self.finished else f'going on at iteration {self.iteration}'}")
         if (self.best is not None or self.finished) and resume.is_lost(self.config.run_dir / resume.BEST):
             self._replace_best_model(path)
@@ -288,11 +289,3 @@ class Trainer:
         else:
             resume.forget_best_model(model, checkpoint, self.finished)
             self.best, self.not_improved = None, 0
-
-    def _describe(self) -> None:
-        schedule, parameters = self.schedule, sum(p.numel() for p in self.network.parameters())
-        log.info(
-            f"{self.config.experim_name}: {self.data.counts(parts_of_training(self.config))}; "
-            f"{parameters / 1e6:.1f} M parameters; {schedule.epochs} epochs of "
-            f"{schedule.iterations_per_epoch} iterations on {self.device.type}, {torch.get_num_threads()} CPU threads"
-        )

@@ -1,5 +1,6 @@
 """Stage 4: one USRN training step (paper sections 3.2 and 3.3; docs/method.md section 5)."""
 
+from collections.abc import Callable
 from math import log2
 
 import torch
@@ -99,8 +100,9 @@ class USRNStep(nn.Module):
         self.w_sup, self.w_sub, self.w_unsup = supervised_w, loss_weight_subcls, loss_weight_unsup
 
     def forward(
-        self, x: Tensor, y: Tensor, s: Tensor, u_weak: Tensor | None = None, u_strong: Tensor | None = None
-    ) -> dict[str, Tensor]:
+        self, x: Tensor, y: Tensor, s: Tensor, u_weak: Tensor | None = None, u_strong: Tensor | None = None,
+        label: Callable[[Tensor], tuple[Tensor, ...]] | None = None,
+    ) -> dict[str, Tensor]:  # fmt: skip
         """Losses of one iteration; without the unlabelled views, the supervised ones alone.
 
         Parameters
@@ -109,6 +111,8 @@ class USRNStep(nn.Module):
             Normalised images, float32 (N, 3, H, W).
         y, s
             Classes and subclasses of x, (N, H, W).
+        label
+            What labels the weak view, unless it is ``self.label``.
 
         Returns
         -------
@@ -132,8 +136,7 @@ class USRNStep(nn.Module):
         if u_weak is not None:
             strong, sub_strong = self._classify(unlabelled[0], pool=self.downsample)
             with torch.no_grad():
-                weak, sub_weak = self._classify(self._features(u_weak)[0], pool=self.downsample)
-                p_cls, p_sub = weak.float().softmax(1), sub_weak.float().softmax(1)
+                p_cls, p_sub = (label or self.label)(u_weak)
                 confidence_sub, pseudo_sub = p_sub.max(1)
                 mask_sub = confidence_sub > self.threshold
                 p_gated, left_alone = entropy_gate(p_cls, p_sub, self.class_of_subclass, self.gate)
@@ -151,6 +154,11 @@ class USRNStep(nn.Module):
             out |= {"ungated_label": most_probable.where(confidence_cls > self.threshold, IGNORE)}
             out |= {"parent_label": self.class_of_subclass[pseudo_sub].where(mask_sub, IGNORE)}
         return out | {"total": total}
+
+    def label(self, u_weak: Tensor) -> tuple[Tensor, Tensor]:
+        """Class and subclass probabilities of images, (N, C, H', W') and (N, K, H', W')."""
+        weak, sub_weak = self._classify(self._features(u_weak)[0], pool=self.downsample)
+        return weak.float().softmax(1), sub_weak.float().softmax(1)
 
     def _features(self, *batches: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Class and subclass features of each batch of images, as if the network were called for one after another."""

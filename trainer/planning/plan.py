@@ -50,7 +50,9 @@ def plan_run(config: Config, data: SegmentationData, device: torch.device, *, ti
     validations = schedule.epochs // config.trainer.val_per_epochs
     validations += schedule.epochs % config.trainer.val_per_epochs > 0  # the last epoch is always validated
     validations *= config.trainer.val
-    unsupervised_from = min(config.model.epoch_start_unsup, schedule.epochs) if config.name == USRN else schedule.epochs
+    unsupervised_from = (
+        min(config.model.epoch_start_unsup, schedule.epochs) if config.uses_unlabelled else schedule.epochs
+    )
     batch, unlabelled_batch = config.train_supervised.batch_size, config.train_unsupervised.batch_size
     stop = f"; early stop after {schedule.early_stop:,} without a better one" * (schedule.early_stop < validations)
     _line(
@@ -58,16 +60,18 @@ def plan_run(config: Config, data: SegmentationData, device: torch.device, *, ti
         f"{schedule.iterations:,} iterations: {schedule.epochs:,} epochs of {schedule.iterations_per_epoch}, "
         f"{validations:,} validations{stop}",
     )
-    streams = f"{batch} labelled" + (f" + {unlabelled_batch} unlabelled" if config.name == USRN else "")
+    streams = f"{batch} labelled" + (f" + {unlabelled_batch} unlabelled" if config.uses_unlabelled else "")
     _line("batch", f"{streams} crops of {config.train_supervised.crop_size} pixels" + _start(config, unsupervised_from))
 
     if warning := lost_classes(data):
         _line("warning", warning)
-    table = _subclasses(config, data)
-    several = [f"{name} {count}" for name, count in zip(table.classes, table.counts, strict=True) if count > 1]
-    one = [f"1 for each of the other {table.counts.count(1)} classes"] if 1 in table.counts else []
-    _line("subclasses", f"{table.n_subclasses} ({table.source}): {', '.join(several + one)}")
-    parameters = {name: _parameters(config, data, table, name) for name in (BASELINE, USRN)}
+    table, kinds = None, (config.name,)
+    if config.name in (BASELINE, USRN):
+        table, kinds = _subclasses(config, data), (BASELINE, USRN)
+        several = [f"{name} {count}" for name, count in zip(table.classes, table.counts, strict=True) if count > 1]
+        one = [f"1 for each of the other {table.counts.count(1)} classes"] if 1 in table.counts else []
+        _line("subclasses", f"{table.n_subclasses} ({table.source}): {', '.join(several + one)}")
+    parameters = {name: _parameters(config.model_copy(update={"name": name}), data, table) for name in kinds}
     _line("parameters", ", ".join(f"{name} {count / 1e6:.1f} M" for name, count in parameters.items()))
 
     with tempfile.TemporaryDirectory() as folder:
@@ -97,7 +101,7 @@ def plan_run(config: Config, data: SegmentationData, device: torch.device, *, ti
 
 
 def _start(config: Config, unsupervised_from: int) -> str:
-    if config.name == BASELINE or not unsupervised_from:
+    if not config.uses_unlabelled or not unsupervised_from:
         return ""
     return f"; the unlabelled ones from epoch {unsupervised_from + 1:,} on"
 
@@ -112,8 +116,8 @@ def _subclasses(config: Config, data: SegmentationData) -> SubclassTable:
     return SubclassTable(list(data.classes), counts, [], [], config.clustering_algorithm, config.random_seed, source)
 
 
-def _parameters(config: Config, data: SegmentationData, table: SubclassTable, name: str) -> int:
-    network = make_network(config.model_copy(update={"name": name}), len(data.classes), table.n_subclasses)
+def _parameters(config: Config, data: SegmentationData, table: SubclassTable | None) -> int:
+    network = make_network(config, len(data.classes), None if table is None else table.n_subclasses)
     return sum(parameter.numel() for parameter in network.parameters())
 
 
@@ -121,13 +125,13 @@ class _Rehearsal:
     """The real trainer on the real data, in a temporary folder: random weights, and class masks for subclass maps."""
 
     def __init__(
-        self, config: Config, data: SegmentationData, table: SubclassTable, device: torch.device, folder: Path
+        self, config: Config, data: SegmentationData, table: SubclassTable | None, device: torch.device, folder: Path
     ):
         few = data.labelled[:REHEARSED_IMAGES]
         self.config, self.device, self.folder = config, device, folder
         self.data = replace(data, labelled=few)
         self.share = len(few) / len(data.labelled)  # of the memory for decoded images as well
-        if config.name == USRN:
+        if config.has_subclasses and table is not None:
             self._write_maps(table)
 
     def _write_maps(self, table: SubclassTable) -> None:
@@ -161,7 +165,7 @@ class _Rehearsal:
 def _estimate_memory(rehearsal: _Rehearsal, n_parameters: int) -> float:
     """Bytes that training needs: weights, gradients, momentum, and the activations that a small step keeps, scaled."""
     config = rehearsal.config
-    streams = [config.train_supervised] + ([config.train_unsupervised] if config.name == USRN else [])
+    streams = [config.train_supervised] + ([config.train_unsupervised] if config.uses_unlabelled else [])
     batch = min(SMALL_BATCH, *(stream.batch_size for stream in streams))
     crop = min(SMALL_CROP, *(stream.crop_size for stream in streams))
     trainer = rehearsal.trainer(unsupervised=True, batch=batch, crop=crop)
@@ -178,10 +182,12 @@ def _estimate_memory(rehearsal: _Rehearsal, n_parameters: int) -> float:
         trainer.step(**next(iter(trainer.batches)))
     pixels = sum(stream.batch_size * stream.crop_size**2 for stream in streams)
     activations = sum(kept.values()) * pixels / (len(streams) * batch * crop**2)
-    fixed = 3 * 4 * n_parameters
+    teacher = config.model.teacher == "ema"
+    fixed = (4 if teacher else 3) * 4 * n_parameters
     _line(
         "memory",
-        f"about {_size(fixed + activations)}, estimated: {_size(fixed)} for weights, gradients and momentum, "
+        f"about {_size(fixed + activations)}, estimated: {_size(fixed)} for weights, gradients and momentum"
+        f"{' and the teacher' if teacher else ''}, "
         f"{_size(activations)} kept for the backward pass (measured with {batch} crops of {crop} pixels, scaled); "
         "the program itself takes about 0.8 GB more, and decoded images up to "
         f"{_size(len(streams) * config.data.cache_gb * 1e9)} (data.cache_gb)",
@@ -210,7 +216,7 @@ def _estimate_time(rehearsal: _Rehearsal, schedule: Schedule, unsupervised_from:
             total += count * seconds
             what = (
                 ""
-                if rehearsal.config.name == BASELINE or not supervised or not both
+                if not rehearsal.config.uses_unlabelled or not supervised or not both
                 else (" with unlabelled images" if unsupervised else " with labelled images only")
             )
             parts.append(f"{count:,} iterations of {seconds:.3g} s{what} ({timed} timed)")

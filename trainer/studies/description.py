@@ -121,14 +121,16 @@ def runs_of_seed(path: Path, study: Study, seed: int, folder: Path, overrides: t
     for name, variant in study.variants.items():
         slug = _slug(name)
         file, settings = path.parent / variant.config, variant.set
-        if load(file, **settings)[1].name == BASELINE:
+        method = load(file, **settings)[1].name
+        if method == BASELINE:
             runs[name] = baseline_of(slug.removesuffix("_baseline"), file, {**variant.baseline_set, **settings})
             continue
         # Stage 3 is of the baseline's configuration, with what the variant says of clustering.
         clustering = {key: value for key, value in settings.items() if key.startswith(("clustering", "subclass"))}
         baseline = baseline_of(slug, path.parent / study.baseline, {**variant.baseline_set, **clustering})
+        name_of_run = f"{slug}_{method.lower()}"
         options, config = load(
-            file, **settings, experim_name=f"{slug}_usrn", label_subcls=str(baseline.config.subclass_dir)
+            file, **settings, experim_name=name_of_run, label_subcls=str(baseline.config.subclass_dir)
         )
         runs[name] = Run(config.experim_name, file, options, config, baseline)
     names = [run.name for run in runs.values()]

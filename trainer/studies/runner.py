@@ -47,9 +47,10 @@ def jobs_of(runs: Iterable[Run]) -> dict[str, Job]:
             continue
         needs = ()
         if run.baseline is not None:
-            trained = add(run.baseline, "train", ("--resume", "auto"))
-            features = add(run.baseline, "features", ("--save_feature",), trained)
-            needs = (add(run.baseline, "subclasses", ("--clustering",), features),)
+            needs = (add(run.baseline, "train", ("--resume", "auto")),)
+            if run.config.has_subclasses:
+                features = add(run.baseline, "features", ("--save_feature",), *needs)
+                needs = (add(run.baseline, "subclasses", ("--clustering",), features),)
         trained = add(run, "train", ("--resume", "auto"), *needs)
         add(run, "test", ("--test",), trained)
     return jobs

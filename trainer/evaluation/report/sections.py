@@ -16,7 +16,12 @@ from utils.errors import UsageError
 
 CONFUSIONS = 8
 LOSSES = ("total", "Ls", "Ls_sub", "Lu_reg", "Lu_sub")
-SHARES = {"confident": "used, classes", "confident_sub": "used, subclasses", "gate_open": "left alone by the gate"}
+SHARES = {
+    "confident": "used, classes",
+    "confident_sub": "used, subclasses",
+    "gate_open": "left alone by the gate",
+    "mask_ratio": "used, of pixels not ignored",
+}
 WIDEST_RATIO = 8
 """The ratio of two shares at which a bar is full."""
 
