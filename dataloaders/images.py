@@ -174,7 +174,10 @@ def _decode(path: Path) -> tuple[np.ndarray, int, bool]:
         if isinstance(header, TiffImageFile):
             bits, extra = header.tag_v2.get(258, (1,)), header.tag_v2.get(_EXTRA_SAMPLES, ())
             if bits[0] == 16 and len(bits) > 1 and header.tag_v2.get(_PLANES) == _SEPARATE:
-                raise UsageError(f"{path}: is a TIFF of 16 bit with one band after the other. Save it interleaved.")
+                raise UsageError(
+                    f"{path}: is a TIFF of 16 bit with one band after the other. Save it interleaved (gdal_translate "
+                    "-co INTERLEAVE=PIXEL IN OUT)."
+                )
             if bits[0] == 8 and (_ALPHA in extra or len(extra) > 1):  # OpenCV multiplies by alpha, or knows no such
                 return np.asarray(header.convert("RGB")), orientation, True
     # OpenCV turns every TIFF, as Pillow does; and reads bands of 16 bit whole only if it may leave them as they are.

@@ -1,6 +1,7 @@
 """Picture files opened with suspicion: few formats, no decompression bombs, and messages that name the file."""
 
 import io
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ _TIFF_KINDS = {2: "signed whole numbers", 3: "floating-point numbers", 5: "compl
 # Whatever this would say without a name, the messages below say with the name of the file.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)
+logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 
 
 def content_of(path: Path, what: str) -> bytes:
@@ -57,7 +59,7 @@ def opened(
     except UnidentifiedImageError:
         bands = _bands_of_tiff(source)
         if bands:
-            raise UsageError(f"{path}: {bands} Save it with 8 or 16 bits, gray or RGB.") from None
+            raise UsageError(f"{path}: {bands}") from None
         raise unreadable(path, what, f"it is damaged, or none of {', '.join(formats)}") from None
     except Exception as error:  # a damaged file makes a decoder raise nearly anything
         raise unreadable(path, what, error) from None
@@ -102,14 +104,22 @@ def _exif_of_png(image: Image.Image) -> bytes | None:
 
 
 def _bands_of_tiff(source: Path | bytes) -> str:
-    """What a TIFF holds that Pillow does not know, as a sentence; empty for any other file."""
+    """What a TIFF holds that Pillow does not know, and the way out; empty for any other file."""
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else open_plain(source) as file:
             directory = ImageFileDirectory_v2(file.read(8))
             file.seek(directory.next)
             directory.load(file)
-        bits, bands = directory[258][0], directory.get(277, 1)
+        bits, bands, is_gray = directory[258][0], directory.get(277, 1), directory.get(262) in (0, 1)
         kind = _TIFF_KINDS.get(directory.get(339, (1,))[0], "whole numbers")
     except Exception:  # no TIFF, or a damaged one
         return ""
-    return f"is a TIFF with {bands} {'band' if bands == 1 else 'bands'} of {bits}-bit {kind}, which are not read."
+    if is_gray and bands > 2 and kind == "whole numbers" and bits in (8, 16):
+        return (
+            f"is a TIFF with {bands} bands of {bits}-bit {kind}, and does not say which are red, green and blue. "
+            "Choose three (gdal_translate -b 1 -b 2 -b 3 -co PHOTOMETRIC=RGB IN OUT)."
+        )
+    return (
+        f"is a TIFF with {bands} {'band' if bands == 1 else 'bands'} of {bits}-bit {kind}, which are not read. Save it "
+        "with 8 or 16 bits, gray or RGB."
+    )

@@ -14,14 +14,15 @@ from utils.errors import UsageError
 SMOOTH = cv2.resize(np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8), (30, 24))
 
 
-def write_tiff(path, values, extra=(), planar=1):
+def write_tiff(path, values, extra=(), planar=1, photometric=None):
     """An uncompressed TIFF of bands (H, W, B), which may be more or deeper than Pillow can write."""
     height, width, bands = values.shape
     bits, kind = 8 * values.dtype.itemsize, {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
     entries = {
         256: ("I", [width]), 257: ("I", [height]), 258: ("H", [bits] * bands), 259: ("H", [1]),
-        262: ("H", [2 if bands > 2 else 1]), 273: ("I", [0]), 277: ("H", [bands]), 278: ("I", [height]),
-        279: ("I", [values.nbytes]), 284: ("H", [planar]), 338: ("H", list(extra)), 339: ("H", [kind] * bands),
+        262: ("H", [photometric or (2 if bands > 2 else 1)]), 273: ("I", [0]), 277: ("H", [bands]),
+        278: ("I", [height]), 279: ("I", [values.nbytes]), 284: ("H", [planar]),
+        338: ("H", list(extra)), 339: ("H", [kind] * bands),
     }  # fmt: skip
     entries = {tag: entry for tag, entry in entries.items() if entry[1]}
     start = 8 + 2 + 12 * len(entries) + 4
@@ -77,6 +78,15 @@ def test_bands_of_16_bit_one_after_the_other_are_refused(tmp_path):
     path = write_tiff(tmp_path / "a.tif", bands(3, np.uint16), planar=2)
     with pytest.raises(UsageError, match=r"a\.tif: .*interleaved"):
         read_image(path)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("count", [3, 4, 8])
+def test_bands_that_are_not_said_to_be_colours_are_refused_with_the_way_to_say_it(tmp_path, dtype, count):
+    path = write_tiff(tmp_path / "a.tif", bands(count, dtype), (0,) * (count - 1), photometric=1)
+    for read in (read_image, look_at_image):
+        with pytest.raises(UsageError, match=rf"a\.tif: .*{count} bands .*-b 3 -co PHOTOMETRIC=RGB"):
+            read(path)
 
 
 @pytest.fixture
