@@ -61,6 +61,37 @@ def test_later_shapes_lie_over_earlier_ones_so_that_the_background_makes_holes(t
     assert any("__ignore__" in note for note in found.notes)
 
 
+RASTER = """
+. . . . . . . . . . . .
+. 2 2 2 2 2 2 2 2 2 . .
+. . . 2 2 2 2 2 2 2 . .
+. . . . 2 2 2 2 2 2 . .
+. . . 1 1 1 2 2 2 2 . .
+. . 1 1 1 1 1 2 2 2 . .
+. 1 1 . . . 1 1 . 2 . .
+. 1 1 . 2 . 1 1 . . . .
+. 1 1 . . . 1 1 . . . .
+. . 1 1 1 1 1 . . . . .
+. . . 1 1 1 . . . . . .
+. . . . . . . . . . . .
+"""
+
+
+def test_shapes_have_the_pixels_of_a_raster_drawn_by_hand(tmp_path):
+    """A triangle to its slanted edge; over it a circle, to half a pixel beyond its radius; in it a hole, with a dot."""
+    mask, _ = drawn(
+        tmp_path,
+        shape("b", [[1, 1], [9, 1], [9, 6]]),
+        shape("a", [[4, 7], [4, 10]], "circle"),
+        shape("_background_", [[3, 6], [5, 6], [5, 8], [3, 8]]),
+        shape("b", [[4, 7], [4, 7]], "rectangle"),
+        imageHeight=12,
+        imageWidth=12,
+    )
+    expected = RASTER.replace(".", "0").split()
+    assert mask.ravel().tolist() == [int(value) for value in expected]
+
+
 def test_lines_points_and_drawn_masks_are_as_in_labelmes_export(tmp_path):
     buffer = io.BytesIO()
     Image.fromarray(np.array([[255, 0], [255, 255]], np.uint8)).save(buffer, "PNG")
