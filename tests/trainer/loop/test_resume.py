@@ -17,7 +17,10 @@ from utils.config_file import load_config
 from utils.errors import UsageError
 
 ITERATIONS = 8  # four epochs of two
-SETTINGS = ("trainer.log_per_iter=3", "train_supervised.num_workers=1", "train_unsupervised.num_workers=1")
+SETTINGS = (
+    "trainer.log_per_iter=3", "train_supervised.num_workers=1", "train_unsupervised.num_workers=1",
+    "trainer.pseudo_label_quality=true",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +72,16 @@ def test_run_killed_again_and_again_ends_as_one_that_never_was(runs, processes, 
         train_apart(usrn, *options, processes=processes, kill_at=kill_at, killed_rank=rank)
     assert train_apart(usrn, *options, processes=processes) == []
     assert_same_run(folder / "saved" / f"whole{processes}_usrn", folder / "saved" / name)
+
+
+def test_two_processes_judge_the_pseudo_labels_of_the_same_pixels_as_one(runs):
+    pixels = [
+        [entry["pseudo_label_quality"]["pixels"] for entry in history(runs[0] / "saved" / f"whole{processes}_usrn")
+         if "pseudo_label_quality" in entry]
+        for processes in (1, 2)
+    ]  # fmt: skip
+    assert pixels[0] == pixels[1]
+    assert len(pixels[0]) == 4
 
 
 def test_damaged_checkpoint_is_noticed_and_the_one_before_it_used(runs):
