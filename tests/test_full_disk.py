@@ -33,9 +33,10 @@ def trained(demo_set, tmp_path_factory):
         ("train", ("trainer.log_per_iter=1", "trainer.tensorboardX=false"), 150, "history.jsonl"),
         ("train", ("trainer.log_per_iter=1", "trainer.save_minutes=0"), 250, "tensorboard"),
         ("test", (), 800, ".png"),
+        ("test", (), 20_000, "report.html"),
         ("predict", (), 1000, ".png"),
     ],
-    ids=["history", "TensorBoard", "predictions of --test", "--predict"],
+    ids=["history", "TensorBoard", "predictions of --test", "report", "--predict"],
 )
 def test_full_disk_is_one_message_and_the_same_command_goes_on_later(
     trained, demo_set, tmp_path, stage, overrides, largest_file, file
@@ -48,7 +49,7 @@ def test_full_disk_is_one_message_and_the_same_command_goes_on_later(
         predict=str(images), output=str(tmp_path / "predictions"),
     )  # fmt: skip
     (error,) = run_apart(run, stage, baseline, overrides, options, largest_file)
-    assert error.startswith("UsageError: ")
+    assert error.startswith(("UsageError: ", "NotWrittenError: "))
     assert file in error
     assert "File too large" in error
     assert "\n" not in error

@@ -1,9 +1,10 @@
 """Every command killed before every change of a file, then given again: all ends as if nothing had been."""
 
+import hashlib
 import io
 import os
+import re
 import shutil
-import signal
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,26 +21,23 @@ from dataloaders.prepare.__main__ import main as prepare
 from tests.conftest import ROOT, write_tiny_configs
 from tests.contents import contents
 from tests.dataloaders.prepare.trees import voc_tree
+from tests.kills import keep_states
 
 pytestmark = pytest.mark.slow
 
-CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link")
-WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
+def run(command: Callable[[], int], output: Path, watched: Path | None = None, states: Path | None = None) -> str:
+    """Run a command in a forked child, and keep the states of ``watched`` that a kill would leave.
 
-def run(command: Callable[[], int], watched: Path, kill_at: int = 0) -> tuple[int, list[str], str]:
-    """Run a command in a forked child: its exit code or signal, its changes of files below ``watched``, its output.
-
-    Before the change number ``kill_at`` it is killed.
+    What it says, with the exit code on a last line where that is not 0.
     """
-    reader, writer = os.pipe()
-    output = watched.parent / "output.txt"
     child = os.fork()
     if child == 0:
         code = 99
         try:
             _redirect(output)
-            _watch(watched, writer, kill_at)
+            if watched is not None:
+                keep_states(watched, states)
             code = command()
         except SystemExit as stopped:
             code = stopped.code
@@ -47,11 +45,8 @@ def run(command: Callable[[], int], watched: Path, kill_at: int = 0) -> tuple[in
             traceback.print_exc()
         finally:
             os._exit(code)
-    os.close(writer)
-    with open(reader) as changes:
-        seen = changes.read().splitlines()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return code, seen, output.read_text()
+    return output.read_text() + (f"\nexit code {code}" if code else "")
 
 
 def _redirect(output: Path) -> None:
@@ -64,60 +59,42 @@ def _redirect(output: Path) -> None:
     sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", 0), write_through=True, encoding="utf-8")
 
 
-def _watch(watched: Path, writer: int, kill_at: int) -> None:
-    import sys
+def try_all(command: Callable[[], int], watched: Path, before: Path, folder: Path) -> None:
+    """Kill the command before each of its changes and give it again: all ends with the contents of one not killed.
 
-    count = 0
-
-    def see(event: str, arguments: tuple) -> None:
-        nonlocal count
-        if event == "open":
-            path, flags = arguments[0], arguments[2]
-            if not isinstance(path, str | bytes) or not isinstance(flags, int) or not flags & WRITING:
-                return
-        elif event in CHANGES:
-            path = arguments[0]
-        else:
-            return
-        name = os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else "?"
-        # Names relative to an open folder come from rmtree alone, whose folders are all watched.
-        if not os.path.abspath(name).startswith(f"{watched}/") and (event == "open" or os.path.isabs(name)):
-            return
-        count += 1
-        os.write(writer, f"{event} {name}\n".encode())
-        if count == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(see)
-
-
-def try_all(command: Callable[[], int], watched: Path, before: Path) -> tuple[dict[str, str], list[str]]:
-    """Kill the command before each of its changes and give it again: the contents it ends with, and what went wrong.
-
-    ``before`` is how ``watched`` looks when the command is first given.
+    ``before`` is how ``watched`` looks when the command is first given; ``folder`` is empty.
     """
 
-    def begin() -> None:
+    def begin(state: Path) -> None:
         shutil.rmtree(watched, ignore_errors=True)
-        shutil.copytree(before, watched, symlinks=True)
+        shutil.copytree(state, watched, symlinks=True)
 
-    begin()
-    code, changes, output = run(command, watched)
-    assert code == 0, output
+    output, states = folder / "output.txt", folder / "states"
+    begin(before)
+    said = run(command, output, watched, states)
+    assert "\nexit code" not in said, said
     expected, wrong = contents(watched), []
-    for kill_at, change in enumerate(changes, 1):
-        begin()
-        killed, _, _ = run(command, watched, kill_at)
-        again, _, output = run(command, watched)
+    different = {_files(state): state for state in sorted(states.iterdir())}
+    for state in different.values():
+        begin(state)
+        said = run(command, output)
         found = contents(watched)
-        if "there already, perhaps with changes of yours" in output:
-            again = 0  # --init_data was done, but for its lock
         unlike = sorted(name for name in {**expected, **found} if expected.get(name) != found.get(name))
-        if killed != -signal.SIGKILL or again != 0 or unlike:
-            last = output.strip().splitlines()[-1:] if again else ""
-            wrong.append(f"killed before {change}: {killed}, then {again} {last}; unlike: {unlike[:5]}")
-    assert len(changes) > 3
-    return expected, wrong
+        # Where --init_data was done, but for its lock, it says so.
+        failed = "\nexit code" in said and "there already, perhaps with changes of yours" not in said
+        if failed or unlike:
+            wrong.append(
+                f"killed before {state.name}: {said.strip().splitlines()[-2:] if failed else ''}; {unlike[:5]}"
+            )
+    assert len(different) > 3
+    assert wrong == []
+
+
+def _files(folder: Path) -> str:
+    """What is in a folder, but for the log and for random parts of the names of temporary files."""
+    names = ((path, re.sub(r"[0-9a-f]{8}", "", str(path.relative_to(folder)))) for path in sorted(folder.rglob("*")))
+    found = [(name, path.read_bytes() if path.is_file() else b"") for path, name in names if path.name != "log.txt"]
+    return hashlib.sha256(repr(sorted(found)).encode()).hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +118,8 @@ def stages(demo_set, tmp_path_factory) -> Iterator[tuple[Path, dict[str, list[st
     for name, arguments in commands.items():
         before[name] = folder / "before" / name
         shutil.copytree(saved, before[name])
-        code, _, output = run(lambda arguments=arguments: command_line.main(arguments), saved)
-        assert code == 0, output
+        said = run(lambda arguments=arguments: command_line.main(arguments), folder / "output.txt")
+        assert "\nexit code" not in said, said
     return saved, commands, before
 
 
@@ -150,18 +127,16 @@ def stages(demo_set, tmp_path_factory) -> Iterator[tuple[Path, dict[str, list[st
     "name",
     ["stage 1", "stage 2", "stage 3", "stage 4", "--test of the baseline", "--test of USRN", "--summary"],
 )
-def test_stage_that_was_killed_anywhere_ends_as_one_that_never_was(stages, name):
+def test_stage_that_was_killed_anywhere_ends_as_one_that_never_was(stages, tmp_path, name):
     saved, commands, before = stages
-    _, wrong = try_all(lambda: command_line.main(commands[name]), saved, before[name])
-    assert wrong == []
+    try_all(lambda: command_line.main(commands[name]), saved, before[name], tmp_path)
 
 
 def test_preparation_that_was_killed_anywhere_ends_as_one_that_never_was(tmp_path):
     source = voc_tree(tmp_path / "source").folder
     (tmp_path / "before").mkdir()
     arguments = ["voc", "--root", str(tmp_path / "root"), "--source", str(source), "--workers", "1"]
-    _, wrong = try_all(lambda: prepare(arguments), tmp_path / "root", tmp_path / "before")
-    assert wrong == []
+    try_all(lambda: prepare(arguments), tmp_path / "root", tmp_path / "before", tmp_path)
 
 
 @pytest.mark.parametrize("force", [[], ["--force"]], ids=["new", "over an earlier one"])
@@ -185,9 +160,8 @@ def test_own_data_that_were_killed_anywhere_end_as_if_they_never_were(tmp_path, 
 
     if force:
         shutil.copytree(before, place)
-        code, _, output = run(lambda: (os.chdir(place), command_line.main(arguments[:-1]))[1], place)
-        assert code == 0, output
+        said = run(lambda: (os.chdir(place), command_line.main(arguments[:-1]))[1], tmp_path / "output.txt")
+        assert "\nexit code" not in said, said
         shutil.rmtree(before)
         place.rename(before)
-    _, wrong = try_all(command, place, before)
-    assert wrong == []
+    try_all(command, place, before, tmp_path)

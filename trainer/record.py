@@ -12,7 +12,7 @@ import torch
 
 from trainer.evaluation.run_json import Stage, read_stages
 from utils.config import Config, differing_keys
-from utils.distributed import barrier, is_main, world_size
+from utils.distributed import barrier, gather, is_main, world_size
 from utils.errors import UsageError, some
 from utils.files import write_whole
 from utils.fingerprint import changed, fingerprint, sha256
@@ -58,6 +58,24 @@ class Record:
         """How the stage was made when it was last done; empty where it was not."""
         entry = self.entry
         return {} if entry is None else dict(entry["made"])
+
+    def refuse_unlike_ranks(self) -> None:
+        """Refuse, in every process, to go on where one would make the stage from something else than the first.
+
+        Machines may have data, subclass maps and checkpoints of their own. Every process must call it.
+
+        Raises
+        ------
+        UsageError
+            With the first rank that differs, and in what.
+        """
+        first, *others = gather({**self.made_from, "the checkpoint": self.source})
+        for rank, found in enumerate(others, 1):
+            if differing := changed(first, found):
+                raise UsageError(
+                    f"{self.stage}: rank {rank} finds another content than rank 0 of {' and of '.join(differing)}. "
+                    "Every machine needs the same data in data_dir, split lists, subclass maps and checkpoint."
+                )
 
     def is_of(self, config: Config) -> bool:
         """Whether the stage has been done, with a configuration that gives the same results."""

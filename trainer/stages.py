@@ -11,7 +11,6 @@ from dataloaders.check import check_data as check_every_file
 from dataloaders.check import lost_classes, refuse_leaks, refuse_void_masks
 from dataloaders.sets.description import find_root
 from dataloaders.sets.value_range import store_value_range
-from trainer.alike import refuse_other_data
 from trainer.evaluation.comparison import save_comparison
 from trainer.evaluation.evaluate import PREDICTIONS, column, percent, save_results, scores_table, summary_lines
 from trainer.evaluation.image_scores import IMAGE_COUNTS, IMAGE_SCORES
@@ -33,7 +32,7 @@ from trainer.subclasses.table import PICTURE, TABLE
 from trainer.trained import best_model, last_beside_best, last_model, load_network
 from utils.config import Config
 from utils.distributed import barrier, failing_together, is_main, restarts
-from utils.errors import UsageError
+from utils.errors import NotWrittenError, UsageError
 from utils.files import sweep
 from utils.fingerprint import sha256
 from utils.lock import sole_use
@@ -99,8 +98,8 @@ def train(config: Config, options: Options, device: torch.device) -> None:
     """Stages 1 and 4."""
     data = open_data(config)
     parts = parts_of_training(config)
-    refuse_other_data(data, parts)
     record = Record(config.run_dir, "train", training_inputs(config, data))
+    record.refuse_unlike_ranks()
     model = config.run_dir / BEST
     if record.is_done(config, [model], options.force and not restarts()):
         return
@@ -132,7 +131,7 @@ def train(config: Config, options: Options, device: torch.device) -> None:
             "with --resume auto goes on from there"
         )
         raise
-    made = record.how_made(config, resumed_at=resumed_at)
+    made = record.how_made(config, resumed_at=resumed_at, not_improved=trainer.not_improved)
     _report(config, data, evaluated=False, made={"train": made})
     record.done(config, [model], made)
     log.info(f"trained without validation; {model}" if best is None else f"best val mIoU {percent(best)}; {model}")
@@ -143,8 +142,8 @@ def save_feature(config: Config, options: Options, device: torch.device) -> None
     _refuse_all_but_baselines(config)
     path = best_model(config, options.resume)
     data = open_data(config)
-    refuse_other_data(data, ["labelled"])
     record = Record(config.run_dir, "save_feature", data.fingerprints("labelled"), sha256(path))
+    record.refuse_unlike_ranks()
     features = [features_dir(config) / f"{sample.id}.npy" for sample in data.labelled]
     if record.is_done(config, features, options.force):
         return
@@ -161,10 +160,10 @@ def clustering(config: Config, options: Options, device: torch.device) -> None:
     from trainer.subclasses.make import make_subclasses  # scikit-learn and matplotlib take seconds to import
 
     data = open_data(config)
-    refuse_other_data(data, ["labelled"])
     features = Record(config.run_dir, "save_feature", data.fingerprints("labelled"))
     source = features.entry["source"] if features.entry else ""
     record = Record(config.run_dir, f"clustering by {config.clustering_algorithm}", features.made_from, source)
+    record.refuse_unlike_ranks()
     maps = [config.subclass_dir / sample.mask.name for sample in data.labelled]
     outputs = [*maps, config.subclass_dir / TABLE, config.subclass_dir / PICTURE]
     done = record.is_done(config, outputs, options.force)
@@ -193,10 +192,10 @@ def test(config: Config, options: Options, device: torch.device) -> None:
     path = last_model(config) if options.which == "last" else best_model(config, options.resume)
     last = None if options.resume or options.which else last_beside_best(config)
     data, network = open_data(config), None
-    refuse_other_data(data, ["validation"])
     record = Record(
         config.run_dir, "test", data.fingerprints("validation"), "".join(map(sha256, filter(None, (path, last))))
     )
+    record.refuse_unlike_ranks()
     results = config.run_dir / "results.json"
     predictions = [config.run_dir / PREDICTIONS / f"{sample.id}.png" for sample in data.validation]
     outputs = [results, *(config.run_dir / name for name in (IMAGE_SCORES, IMAGE_COUNTS)), *predictions]
@@ -249,11 +248,13 @@ def summary(config: Config, options: Options, device: torch.device) -> None:
 
 
 def _report(config: Config, data: SegmentationData, **more) -> None:
-    """Write the run's page; where that fails, the stage is done all the same."""
+    """Write the run's page. Where what it shows cannot be read, the stage is done all the same; not on a full disk."""
     if not is_main():
         return
     try:
         log.info(f"report:      {write_report(config, data, **more)}")
+    except NotWrittenError:
+        raise
     except UsageError as error:
         log.warning(f"{config.run_dir / 'report.html'}: is not written. {error}")
     except Exception as error:

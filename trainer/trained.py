@@ -80,7 +80,12 @@ def last_model(config: Config) -> Path:
 def last_beside_best(config: Config) -> Path | None:
     """The checkpoint of the end of a finished run, where its model is not the best one; else None."""
     newest = config.run_dir / NEWEST
-    state = Origin.read(newest).state if newest.is_file() else None
+    if not newest.is_file():
+        return None
+    made = Record(config.run_dir, "train").made
+    if "not_improved" in made:
+        return newest if made["not_improved"] > 0 else None
+    state = Origin.read(newest).state  # the record is of before, or none
     return newest if state is not None and state["finished"] and state["not_improved"] > 0 else None
 
 

@@ -35,6 +35,10 @@ def some(items: Sequence, most: int = 5, separator: str = ", ") -> str:
     return shown + (f" and {len(items) - most:,} more" if len(items) > most else "")
 
 
+class NotWrittenError(UsageError):
+    """A file cannot be written: the disk is full, or the folder not to be written to."""
+
+
 class NotFiniteError(UsageError):
     """A network gives logits that are not finite."""
 

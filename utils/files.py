@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from utils.errors import UsageError
+from utils.errors import NotWrittenError
 
 # Of one length, since the name of what it will be may be as long as a name can be.
 _TEMPORARY = re.compile(r"\.(.+\.)?[0-9a-f]{8}\.tmp")
@@ -31,7 +31,7 @@ def write_atomically(
 
     Raises
     ------
-    UsageError
+    NotWrittenError
         The file cannot be written (disk full, no permission); what stood at ``path`` is still there.
     """
     with _renamed_to(path, _temporary(path), keep=keep, flush=flush) as temporary, open(temporary, "xb") as file:
@@ -93,7 +93,7 @@ def _renamed_to(path: Path, temporary: Path, *, keep: Path | None = None, flush:
         cause = error if isinstance(error, OSError) else error.__context__  # torch.save says it in its own way
         if not isinstance(cause, OSError):
             raise
-        raise UsageError(
+        raise NotWrittenError(
             f"{path}: cannot be written ({cause.strerror or cause}); what was there before still is. Make room or "
             "mend the folder's permissions, and give the same command again."
         ) from None

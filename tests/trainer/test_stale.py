@@ -54,6 +54,13 @@ def test_copy_of_run_and_data_is_done_in_every_stage(again):
         assert (code, " is done: " in printed) == (0, True), stage
 
 
+def test_evaluation_that_is_done_does_not_load_a_checkpoint(again, monkeypatch):
+    _, _, run = again
+    monkeypatch.setattr("trainer.loop.resume.load_checkpoint", None)
+    code, printed = run("--test")
+    assert (code, " is done: " in printed) == (0, True)
+
+
 def change_masks(kind):
     def change(folder):
         for path in masks(folder, kind):

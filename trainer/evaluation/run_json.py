@@ -28,6 +28,7 @@ class Made(TypedDict):
     device: str
     processes: int
     resumed_at: NotRequired[int]
+    not_improved: NotRequired[int]
     checkpoint: NotRequired[str]
 
 
