@@ -1,20 +1,17 @@
-"""ImageNet weights: from a file or from torchvision's server, into the trunk of a network."""
+"""torchvision's ImageNet weights: from a file or from its server."""
 
-from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
 
 from torch import Tensor
 from torchvision.models import ResNet50_Weights, ResNet101_Weights
 
-from models.segmentor import Segmentor
-from utils.checkpoint import is_state_dict, read_tensors, why_unusable
-from utils.errors import UsageError, some
+from utils.checkpoint import is_state_dict, read_tensors
+from utils.errors import UsageError
 
 WEIGHTS = {50: ResNet50_Weights.IMAGENET1K_V1, 101: ResNet101_Weights.IMAGENET1K_V1}
 # The names under which people have these weights; torchvision renamed the files later, and both are read.
 FILES = {50: "resnet50-19c8e357.pth", 101: "resnet101-5d3b4d8f.pth"}
-SHOWN = 4  # differing entries that an error names before it only counts
 
 
 def imagenet_weights(layers: int, folder: str | Path) -> dict[str, Tensor]:
@@ -45,52 +42,6 @@ def imagenet_weights(layers: int, folder: str | Path) -> dict[str, Tensor]:
             f"{folder / FILES[layers]} is missing and fetching {weights.url} failed ({error}). "
             f'Put the file there, or set "pretrained": false to start from random weights.'
         ) from error
-
-
-def load_imagenet_weights(network: Segmentor, state_dict: Mapping[str, Tensor]) -> None:
-    """Put a torchvision ResNet's weights into the trunk, and the same into the subclass copy of layers 2-4.
-
-    The ImageNet classifier (``fc``) is left out. Nothing is changed where the weights do not fit.
-
-    Raises
-    ------
-    UsageError
-        Names or shapes differ from the trunk's.
-    """
-    backbone = network.encoder.backbone
-    given = {name: value for name, value in state_dict.items() if not name.startswith("fc.")}
-    wanted = {name: value for name, value in backbone.state_dict().items() if "_aux." not in name}
-
-    # Files from before PyTorch 0.4.1 have no such counters, and with a fixed momentum nothing reads them.
-    missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in given if name not in wanted]
-    shapes = [
-        f"{name} {tuple(value.shape)} in place of {tuple(wanted[name].shape)}"
-        for name, value in given.items()
-        if name in wanted and value.shape != wanted[name].shape
-    ]
-    unusable = [
-        f"{name} {reason}"
-        for name, value in given.items()
-        if name in wanted and (reason := why_unusable(value, wanted[name].dtype))
-    ]
-    differences = [
-        f"{what}: {some(names, SHOWN)}"
-        for what, names in (
-            ("missing", missing),
-            ("not in this network", unexpected),
-            ("shape", shapes),
-            ("no weights", unusable),
-        )
-        if names
-    ]
-    if differences:
-        raise UsageError(
-            "The ImageNet weights do not fit this network's ResNet; are they for another depth or width? "
-            + "; ".join(differences)
-        )
-    backbone.load_state_dict(given, strict=False)
-    backbone.copy_to_subclass_layers()
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -48,7 +48,11 @@ class Config(Section):
     n_gpu: int = Field(1, ge=1, le=1024, description="devices; part of the schedule")
     ignore_index: int = Field(255, ge=0, le=255, description="mask value of pixels without a class")
     random_seed: int = Field(42, ge=0, lt=2**32)
-    pretrained: bool = Field(True, description="start from the ImageNet weights in pretrained/")
+    pretrained: bool | Text = Field(
+        True,
+        description="what the trunk starts from: true, the ImageNet weights in pretrained/; false, random weights; or "
+        "a file of weights of the same network, whoever trained it (pretrained/README.md)",
+    )
     diff_lrs: bool = Field(True, description="a tenth of the learning rate for the ResNet")
     lr_scheduler: Literal["Poly"] = "Poly"
     classes: list[Text] | None = Field(None, description="class names of a custom data set; null reads its classes.txt")

@@ -9,6 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 from dataloaders import SegmentationData, parts_of_training
 from models import USRN, Baseline, Segmentor, build_network
 from models.batch_norm import synchronise_batch_norm
+from models.pretrained import load_trunk, read_weights
 from trainer.methods.baseline import BaselineStep
 from trainer.methods.fixmatch import FixMatchStep
 from trainer.methods.shared import SharedStep
@@ -35,11 +36,14 @@ def make_network(config: Config, n_classes: int, n_subclasses: int | None) -> Ba
     )
 
 
-def load_imagenet(network: Segmentor, config: Config) -> None:
-    """Give the trunk its ImageNet weights, from ``pretrained/`` or fetched there."""
-    from models.imagenet import imagenet_weights, load_imagenet_weights  # torchvision takes seconds to import
+def load_pretrained(network: Segmentor, config: Config) -> None:
+    """Give the trunk the weights of ``pretrained``: a file's, or ImageNet's, from ``pretrained/`` or fetched there."""
+    if isinstance(config.pretrained, str):
+        load_trunk(network, read_weights(Path(config.pretrained)), config.pretrained)
+        return
+    from models.imagenet import imagenet_weights  # torchvision takes seconds to import
 
-    load_imagenet_weights(network, imagenet_weights(config.model.layers, PRETRAINED))
+    load_trunk(network, imagenet_weights(config.model.layers, PRETRAINED), "the ImageNet weights")
 
 
 def make_step(config: Config, network: Segmentor, subclasses: SubclassTable | None) -> nn.Module:

@@ -17,7 +17,7 @@ from utils.checkpoint import load_checkpoint
 from utils.config import Config, differing_keys
 from utils.distributed import restarts
 from utils.errors import UsageError, some
-from utils.fingerprint import changed, digest
+from utils.fingerprint import changed, digest, fingerprint
 from utils.inputs import first_problem
 from utils.logger import log
 from utils.schedule import Schedule
@@ -87,6 +87,8 @@ def training_inputs(config: Config, data: SegmentationData) -> dict[str, str]:
         The subclass maps of a USRN are missing, or not of this data.
     """
     inputs = data.fingerprints(*parts_of_training(config))
+    if isinstance(config.pretrained, str):
+        inputs["the pretrained weights"] = fingerprint(Path(config.pretrained))
     if config.has_subclasses:
         table = read_subclass_table(config, data)
         maps = maps_fingerprint(config.subclass_dir, data)

@@ -12,7 +12,7 @@ from dataloaders.sets.description import SegmentationData
 from models.execution import autocast, choose_precision, compile_forward
 from trainer.evaluation.evaluate import evaluate, percent
 from trainer.loop import resume
-from trainer.loop.assembly import describe, distribute, load_imagenet, make_network, make_optimizer, make_step
+from trainer.loop.assembly import describe, distribute, load_pretrained, make_network, make_optimizer, make_step
 from trainer.loop.batches import TrainingBatches
 from trainer.loop.board import Board
 from trainer.loop.guard import StepGuard
@@ -58,7 +58,7 @@ class Trainer:
         torch.manual_seed(config.random_seed)
         self.network = make_network(config, self.n_classes, subclasses.n_subclasses if subclasses else None)
         if config.pretrained and origin is None:
-            load_imagenet(self.network, config)
+            load_pretrained(self.network, config)
         step = make_step(config, self.network, subclasses).to(device)
         self.teacher = step.teacher if isinstance(step, SharedStep) else None
         self.evaluated = self.network if self.teacher is None else self.teacher.network
