@@ -1,6 +1,6 @@
 """Time of the training streams against the original's way, per image and core; prints a table and, last, one JSON line.
 
-    python -m benchmarks.data                         # PASCAL VOC and Cityscapes size, on images that it makes
+    python -m benchmarks.data                         # PASCAL VOC, Cityscapes and phones, on images that it makes
     python -m benchmarks.data --settings voc          # one of them
     python -m benchmarks.data --device cuda           # the photometry on a GPU
 
@@ -62,6 +62,7 @@ class Setting:
 SETTINGS = {
     "voc": Setting("voc", (375, 500), 400, 320, 8, jitter=False, n_images=32, bars=(3, 4)),
     "city": Setting("city", (1024, 2048), 2048, 720, 4, jitter=True, n_images=4, bars=(6, 6)),
+    "phone": Setting("phone", (3000, 4000), 400, 320, 4, jitter=False, n_images=4, bars=(5, 5)),
 }
 
 
@@ -71,7 +72,8 @@ SETTINGS = {
 def make_files(folder: Path, setting: Setting) -> tuple[Sample, ...]:
     """Images cut from two photographs, masks with regions of every size, and subclass maps in ``folder/subclasses``.
 
-    VOC's are JPEGs of about 75 kB with palette masks, Cityscapes' PNGs of about 2.3 MB with gray ones.
+    VOC's are JPEGs of about 75 kB with palette masks, Cityscapes' PNGs of about 2.3 MB with gray ones, a phone's JPEGs
+    of 12 megapixels with palette masks.
     """
     rng = np.random.default_rng(0)
     photographs = load_sample_images().images
@@ -85,17 +87,18 @@ def make_files(folder: Path, setting: Setting) -> tuple[Sample, ...]:
             image, path = photograph[top : top + height, left : left + width], folder / f"{number}.jpg"
             Image.fromarray(image).save(path, quality=94)
         else:
-            scale = rng.uniform(3.2, 3.4)
+            scale = rng.uniform(3.2, 3.4) * (1 if setting.name == "city" else 2.2)
             large = cv2.resize(photograph, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
             top, left = (int(rng.integers(large.shape[axis] - setting.size[axis] + 1)) for axis in (0, 1))
-            image, path = large[top : top + height, left : left + width], folder / f"{number}.png"
-            Image.fromarray(image).save(path)
+            suffix = "png" if setting.name == "city" else "jpg"
+            image, path = large[top : top + height, left : left + width], folder / f"{number}.{suffix}"
+            Image.fromarray(image).save(path, quality=92)
         coarse = rng.normal(size=(height // 94, width // 94)).astype(np.float32)
         regions = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
         mask = np.digitize(regions, np.linspace(-2, 2, N_CLASSES - 1)).astype(np.uint8)
         mask[regions > 2.2] = 255
         label = folder / f"{number}_mask.png"
-        if setting.name == "voc":
+        if setting.name != "city":
             mask_image(mask, voc_palette()).save(label)
         else:
             Image.fromarray(mask).save(label)

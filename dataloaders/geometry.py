@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dataloaders.images import shrinking
 from dataloaders.reading import IGNORE
 from utils.config_sections import StreamConfig
 
@@ -45,6 +46,25 @@ class Geometry:
             rotate=on and stream.rotate,
             blur=on and stream.blur,
         )
+
+    @property
+    def largest_side(self) -> int:
+        """Pixels of an image's longer side in the largest draw; 0 where images stay as they are."""
+        return 0 if self.scales is None else int(self.base_size * self.scales[1])
+
+    def shrunk(self, image: np.ndarray, masks: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """An image and its masks at the half, the quarter or the eighth of their size that the largest draw still fits
+        into: photographs of many megapixels, of which no draw could use more.
+
+        Parameters
+        ----------
+        image, masks
+            As ``__call__`` takes them; but the image may have been shrunk by its decoder already.
+        """
+        factor = shrinking(image.shape[:2], self.largest_side)
+        if factor > 1:
+            image = cv2.resize(image, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
+        return image, [resize_mask(mask, image.shape[:2]) for mask in masks]
 
     def __call__(
         self, image: np.ndarray, masks: list[np.ndarray], rng: np.random.Generator

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from dataloaders.opening import content_of, opened, orientation_of, unreadable
@@ -17,6 +18,11 @@ ValueRange = tuple[int, int]
 _EXTRA_SAMPLES, _ALPHA = 338, 2  # TIFF: a band beside the colours, and that it is alpha
 _PLANES, _SEPARATE = 284, 2  # TIFF: one band after the other
 _FEW = 0.1  # per cent of an image's values that may be of hot and dead pixels
+_JPEG_FLAGS = {  # beside a flag that asks for colour, they only ask for the size
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
 _warned: list[Path | str] = []
 cv2.setLogLevel(0)  # the messages say the same with the name of the file
 
@@ -28,10 +34,22 @@ def read_image(
     mask_size: tuple[int, int] | None = None,
     value_range: ValueRange | None = None,
 ) -> np.ndarray:
-    """An image file as RGB, uint8 (H, W, 3), upright as viewers show it: turned as its EXIF orientation says.
+    """An image file as RGB, uint8 (H, W, 3): ``read_sized`` without the size."""
+    return read_sized(path, upright=upright, mask_size=mask_size, value_range=value_range)[0]
 
-    16-bit values are brought to 8 bit, gray and CMYK to RGB; transparency and other bands beyond the third are
-    dropped.
+
+def read_sized(
+    path: Path,
+    *,
+    upright: bool = True,
+    mask_size: tuple[int, int] | None = None,
+    value_range: ValueRange | None = None,
+    least_side: int = 0,
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """An image file as RGB, uint8 (H, W, 3), and its height and width.
+
+    It is upright as viewers show it: turned as its EXIF orientation says. 16-bit values are brought to 8 bit, gray and
+    CMYK to RGB; transparency and other bands beyond the third are dropped.
 
     Parameters
     ----------
@@ -42,17 +60,31 @@ def read_image(
         and they stay as they are.
     value_range
         The values that become 0 and 255, of an image of 16 bit; None takes the whole range of the type.
+    least_side
+        Where it is not 0, a JPEG may be given at a half, a quarter or an eighth of its size, which takes less time, as
+        long as its longer side keeps this many pixels.
 
     Raises
     ------
     UsageError
         The file is no image, damaged, too large, or holds values of another kind.
     """
-    pixels, orientation, is_upright = _decode(path)
+    pixels, size, orientation, is_upright = _decode(path, least_side)
     image = as_rgb(pixels, path, value_range)
-    other = turned(image, _INVERSE.get(orientation, orientation) if is_upright else orientation)
-    shown, stored = (image, other) if is_upright else (other, image)
-    return stored if not upright or mask_size == stored.shape[:2] != shown.shape[:2] else shown
+    turned_size = size[::-1] if orientation >= 5 else size
+    shown_size, stored_size = (size, turned_size) if is_upright else (turned_size, size)
+    if is_upright == (not upright or mask_size == stored_size != shown_size):
+        return turned(image, _INVERSE.get(orientation, orientation) if is_upright else orientation), turned_size
+    return image, size
+
+
+def shrinking(size: tuple[int, ...], least_side: int) -> int:
+    """By which of 1, 2, 4 and 8 height and width may be divided so that the longer one keeps ``least_side`` pixels.
+
+    Only a number without remainder: then all places stay where they are. 1 where ``least_side`` is 0.
+    """
+    factors = (factor for factor in _JPEG_FLAGS if not any(side % factor for side in size))
+    return max((factor for factor in factors if max(size) >= factor * least_side > 0), default=1)
 
 
 @dataclass(frozen=True)
@@ -101,7 +133,7 @@ def look_at_image(path: Path) -> ImageLook:
             deep = image.fp.read(1) == b"\x10"
     values = extremes = None
     if deep:
-        pixels, _, _ = _decode(path)
+        pixels, *_ = _decode(path)
         as_rgb(pixels[:1, :1], path)  # refuses what has no range
         least, greatest = extremes = int(pixels.min()), int(pixels.max())
         low, high = map(int, np.percentile(pixels, (_FEW, 100 - _FEW), method="nearest"))
@@ -166,8 +198,9 @@ def _eight_bit_table(dtype: str, value_range: ValueRange | None) -> np.ndarray:
     return ((values - low) * (255 / max(1, high - low))).round().clip(0, 255).astype(np.uint8)
 
 
-def _decode(path: Path) -> tuple[np.ndarray, int, bool]:
-    """Values as they are stored, gray (H, W) or RGB (H, W, 3); the orientation; and whether it was followed."""
+def _decode(path: Path, least_side: int = 0) -> tuple[np.ndarray, tuple[int, int], int, bool]:
+    """Values as they are stored, gray (H, W) or RGB (H, W, 3); the file's height and width, which may be more than a
+    JPEG's values; the orientation; and whether it was followed."""
     content = content_of(path, "an image")
     with opened(path, content, "an image") as header:
         orientation, is_tiff = orientation_of(header), isinstance(header, TiffImageFile)
@@ -179,9 +212,12 @@ def _decode(path: Path) -> tuple[np.ndarray, int, bool]:
                     "-co INTERLEAVE=PIXEL IN OUT)."
                 )
             if bits[0] == 8 and (_ALPHA in extra or len(extra) > 1):  # OpenCV multiplies by alpha, or knows no such
-                return np.asarray(header.convert("RGB")), orientation, True
+                return _with_size(np.asarray(header.convert("RGB")), orientation, True)
+        size = header.height, header.width
+        factor = shrinking(size, least_side) if isinstance(header, JpegImageFile) else 1
     # OpenCV turns every TIFF, as Pillow does; and reads bands of 16 bit whole only if it may leave them as they are.
     flags = cv2.IMREAD_UNCHANGED if is_tiff else cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH
+    flags |= _JPEG_FLAGS.get(factor, 0)
     try:
         # Not imread, which takes a truncated JPEG for whole and some names for missing files.
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -191,4 +227,8 @@ def _decode(path: Path) -> tuple[np.ndarray, int, bool]:
         raise unreadable(path, "an image", "it is truncated or damaged")
     if is_tiff and pixels.ndim == 3:
         pixels = np.ascontiguousarray(pixels[..., 2::-1])
-    return pixels, orientation, is_tiff
+    return (pixels, size, orientation, False) if factor > 1 else _with_size(pixels, orientation, is_tiff)
+
+
+def _with_size(pixels: np.ndarray, orientation: int, is_upright: bool) -> tuple[np.ndarray, tuple[int, int], int, bool]:
+    return pixels, (pixels.shape[0], pixels.shape[1]), orientation, is_upright

@@ -56,13 +56,13 @@ class _TrainingStream(Dataset):
             sample, arrays = self.samples[candidate], self.cache.get(candidate)
             if arrays is None:
                 try:
-                    arrays = self._read(sample)
+                    image, masks, size = self._read(sample)
                 except UsageError as error:
                     if not self.skip_bad:
                         raise
                     bad.append(str(error))
                     continue
-                arrays[1].extend(self._read_more(sample, arrays[0].shape[:2]))
+                arrays = self.geometry.shrunk(image, masks + self._read_more(sample, size))
                 self.cache.put(candidate, *arrays)
             rng = np.random.default_rng([self.seed, self.number, 1, draw])
             image, masks = self.geometry(*arrays, rng)
@@ -75,8 +75,8 @@ class _TrainingStream(Dataset):
             if other != index:
                 yield int(other)
 
-    def _read(self, sample: Sample) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Image and masks of a sample, which may be a bad one."""
+    def _read(self, sample: Sample) -> tuple[np.ndarray, list[np.ndarray], tuple[int, int]]:
+        """Image and masks of a sample, which may be a bad one, and the height and width of its files."""
         raise NotImplementedError
 
     def _read_more(self, sample: Sample, size: tuple[int, int]) -> list[np.ndarray]:
@@ -118,9 +118,9 @@ class LabelledStream(_TrainingStream):
         self.data, self.jitter = data.without_samples(), jitter
         self.subclass_dir, self.n_subclasses = subclass_dir, n_subclasses
 
-    def _read(self, sample: Sample) -> tuple[np.ndarray, list[np.ndarray]]:
-        image, mask = self.data.read_pair(sample)
-        return image, [mask]
+    def _read(self, sample: Sample) -> tuple[np.ndarray, list[np.ndarray], tuple[int, int]]:
+        image, mask = self.data.read_pair(sample, self.geometry.largest_side)
+        return image, [mask], mask.shape
 
     def _read_more(self, sample: Sample, size: tuple[int, int]) -> list[np.ndarray]:
         if self.subclass_dir is None:
@@ -175,8 +175,9 @@ class UnlabelledStream(_TrainingStream):
                 "labels could be judged. Set it to false."
             )
 
-    def _read(self, sample: Sample) -> tuple[np.ndarray, list[np.ndarray]]:
-        return self.data.read_image(sample), []
+    def _read(self, sample: Sample) -> tuple[np.ndarray, list[np.ndarray], tuple[int, int]]:
+        image, size = self.data.read_sized(sample, self.geometry.largest_side)
+        return image, [], size
 
     def _read_more(self, sample: Sample, size: tuple[int, int]) -> list[np.ndarray]:
         masks = [self._read_target(sample, size)] if "target" in self.masks else []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloaders.images import ValueRange, read_image
+from dataloaders.images import ValueRange, read_sized
 from dataloaders.reading import read_mask
 from utils.errors import UsageError, some
 from utils.fingerprint import digest, fingerprint
@@ -150,10 +150,11 @@ class SegmentationData:
         """
         return read_mask(path, len(self.classes), self.ignore_index, self.palette)
 
-    def read_pair(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    def read_pair(self, sample: Sample, least_side: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Image, uint8 (H, W, 3), and class mask, int16 (H, W), of a sample that has a mask.
 
-        The image is upright, as viewers show it, unless the mask was drawn on the stored pixels, as its size says.
+        The image is upright, as viewers show it, unless the mask was drawn on the stored pixels, as its size says. It
+        may be smaller than its mask where ``least_side`` is not 0 (``dataloaders.images.read_sized``).
 
         Raises
         ------
@@ -161,17 +162,23 @@ class SegmentationData:
             One of them cannot be read, or they are not of one size.
         """
         mask = self.read_mask(sample.mask)
-        image = self.read_image(sample, mask.shape)
-        if image.shape[:2] != mask.shape:
+        image, size = self.read_sized(sample, least_side, mask.shape)
+        if size != mask.shape:
             raise UsageError(
                 f"{sample.label}: is {mask.shape[1]} x {mask.shape[0]} pixels, but its image {sample.image} is "
-                f"{image.shape[1]} x {image.shape[0]}. Make them the same size."
+                f"{size[1]} x {size[0]}. Make them the same size."
             )
         return image, mask
 
-    def read_image(self, sample: Sample, mask_size: tuple[int, int] | None = None) -> np.ndarray:
-        """The image of a sample, uint8 (H, W, 3), as ``dataloaders.images.read_image`` gives it."""
-        return read_image(sample.image, mask_size=mask_size, value_range=self.value_range)
+    def read_image(self, sample: Sample) -> np.ndarray:
+        """The image of a sample, uint8 (H, W, 3)."""
+        return self.read_sized(sample)[0]
+
+    def read_sized(
+        self, sample: Sample, least_side: int = 0, mask_size: tuple[int, int] | None = None
+    ) -> tuple[np.ndarray, tuple[int, int]]:
+        """The image of a sample and its height and width, as ``dataloaders.images.read_sized`` gives them."""
+        return read_sized(sample.image, mask_size=mask_size, value_range=self.value_range, least_side=least_side)
 
 
 def _checked(part: str, samples: Sequence[Sample]) -> Sequence[Sample]:
