@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.forks import FORKS
 
 torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same in what a command starts
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, here and in what a command starts
 
 ROOT = Path(__file__).parent.parent
 
