@@ -61,6 +61,9 @@ class Segmentor(nn.Module):
         logits = self.classifier(self.pixel_features(images))
         return upsample(logits.float(), images.shape[-2:])  # as in training: in 16 bit, classes would come out equal
 
+    def copy_to_subclass_branch(self) -> None:
+        """Give the subclass branch, where there is one, the weights of the class branch, classifier left out."""
+
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
         """The ResNet's parameters, which learn at a tenth of the rate (docs/method.md section 6)."""
         return self.encoder.backbone.parameters()
@@ -119,6 +122,12 @@ class USRN(Segmentor):
         self.encoder: TwoBranchEncoder = TwoBranchEncoder(backbone, out_dim)
         self.classifier = _classifier(out_dim, n_classes)
         self.classifier_SubCls = _classifier(out_dim, n_subclasses)
+
+    def copy_to_subclass_branch(self) -> None:
+        encoder = self.encoder
+        encoder.backbone.copy_to_subclass_layers()
+        encoder.aspp_SubCls.load_state_dict(encoder.aspp.state_dict())
+        encoder.decoder_SubCls.load_state_dict(encoder.decoder.state_dict())
 
     def both_pixel_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, H, W) → class and subclass pixel features, (N, out_dim, H/4, W/4) each, sizes rounded up."""

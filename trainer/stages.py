@@ -29,7 +29,7 @@ from trainer.stage_table import STAGES
 from trainer.subclasses.agreement import check_subclass_maps
 from trainer.subclasses.features import features_command, features_dir, save_features
 from trainer.subclasses.table import PICTURE, TABLE
-from trainer.trained import best_model, last_beside_best, last_model, load_network
+from trainer.trained import best_model, last_beside_best, last_model, load_network, refuse_unfinished_baseline
 from utils.config import Config
 from utils.distributed import barrier, failing_together, is_main, restarts
 from utils.errors import NotWrittenError, UsageError
@@ -111,6 +111,7 @@ def train(config: Config, options: Options, device: torch.device) -> None:
     refuse_void_masks(data, "labelled")
     if is_main() and (warning := lost_classes(data)):
         log.warning(warning)
+    refuse_unfinished_baseline(config)
     if config.has_subclasses:
         check_subclass_maps(config, data)
     if config.trainer.val:

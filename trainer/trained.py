@@ -41,7 +41,7 @@ def best_model(config: Config, resume: str | None) -> Path:
         There is none, it is cut off, or the run is not done.
     """
     path = Path(resume) if resume and resume != "auto" else config.run_dir / BEST
-    if not resume and _is_unfinished(config):
+    if not resume and _is_unfinished(config.run_dir):
         so_far = f", or take the best model so far with --resume {path}" if path.is_file() else ""
         raise UsageError(
             f"{config.experim_name}: its training is not finished. Go on with it "
@@ -69,7 +69,7 @@ def last_model(config: Config) -> Path:
         The run is not done.
     """
     newest = config.run_dir / NEWEST
-    if not newest.is_file() or _is_unfinished(config):
+    if not newest.is_file() or _is_unfinished(config.run_dir):
         raise UsageError(
             f"--which last: the training of {config.experim_name} is not finished. Go on with it: "
             + command("--resume auto", config.run_dir, config)
@@ -89,8 +89,17 @@ def last_beside_best(config: Config) -> Path | None:
     return newest if state is not None and state["finished"] and state["not_improved"] > 0 else None
 
 
-def _is_unfinished(config: Config) -> bool:
-    record, newest = Record(config.run_dir, "train"), config.run_dir / NEWEST
+def refuse_unfinished_baseline(config: Config) -> None:
+    """Refuse a run that starts from its baseline (``"pretrained": "baseline"``) while that is not trained."""
+    if config.pretrained == "baseline" and _is_unfinished(config.baseline_dir):
+        raise UsageError(
+            f'{config.baseline_dir}: its training is not finished, from which "pretrained": "baseline" starts. Go on '
+            f"with it: {command('--resume auto', config.baseline_dir, config)}"
+        )
+
+
+def _is_unfinished(run_dir: Path) -> bool:
+    record, newest = Record(run_dir, "train"), run_dir / NEWEST
     if record.is_begun or record.entry is not None:
         return record.is_begun
     state = Origin.read(newest).state if newest.is_file() else None  # of a folder without a record

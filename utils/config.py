@@ -51,7 +51,8 @@ class Config(Section):
     pretrained: bool | Text = Field(
         True,
         description="what the trunk starts from: true, the ImageNet weights in pretrained/; false, random weights; or "
-        "a file of weights of the same network, whoever trained it (pretrained/README.md)",
+        "a file of weights of the same network, whoever trained it (pretrained/README.md). baseline: all starts from "
+        "the best model of the run's baseline, both branches from its trunk, ASPP and decoder",
     )
     diff_lrs: bool = Field(True, description="a tenth of the learning rate for the ResNet")
     lr_scheduler: Literal["Poly"] = "Poly"
@@ -92,6 +93,12 @@ class Config(Section):
             return values
         own = _MODEL_DEFAULTS.get(name)
         return values if own is None else {**values, "model": {**own, **model}}
+
+    @model_validator(mode="after")
+    def _baseline_starts_from_no_baseline(self) -> "Config":
+        if self.pretrained == "baseline" and not self.uses_unlabelled:
+            raise ValueError('"pretrained": "baseline" is for stage 4; the baseline itself cannot start from it')
+        return self
 
     @field_validator("experim_name")
     @classmethod

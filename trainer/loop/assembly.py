@@ -16,7 +16,9 @@ from trainer.methods.shared import SharedStep
 from trainer.methods.unimatch import UniMatchStep
 from trainer.methods.usrn import USRNStep
 from trainer.subclasses.table import SubclassTable
+from utils.checkpoint import load_checkpoint, load_weights
 from utils.config import FIXMATCH, UNIMATCH, Config
+from utils.errors import UsageError
 from utils.schedule import Schedule
 
 PRETRAINED = Path(__file__).parents[2] / "pretrained"
@@ -36,14 +38,34 @@ def make_network(config: Config, n_classes: int, n_subclasses: int | None) -> Ba
     )
 
 
-def load_pretrained(network: Segmentor, config: Config) -> None:
-    """Give the trunk the weights of ``pretrained``: a file's, or ImageNet's, from ``pretrained/`` or fetched there."""
-    if isinstance(config.pretrained, str):
+def load_pretrained(network: Segmentor, config: Config, baseline: Path, classes: tuple[str, ...]) -> None:
+    """Give the network the weights of ``pretrained``: for the trunk a file's, or ImageNet's, from ``pretrained/`` or
+    fetched there; or those of the file ``baseline``."""
+    if config.pretrained == "baseline":
+        load_baseline(network, baseline, classes)
+    elif isinstance(config.pretrained, str):
         load_trunk(network, read_weights(Path(config.pretrained)), config.pretrained)
-        return
-    from models.imagenet import imagenet_weights  # torchvision takes seconds to import
+    elif config.pretrained:
+        from models.imagenet import imagenet_weights  # torchvision takes seconds to import
 
-    load_trunk(network, imagenet_weights(config.model.layers, PRETRAINED), "the ImageNet weights")
+        load_trunk(network, imagenet_weights(config.model.layers, PRETRAINED), "the ImageNet weights")
+
+
+def load_baseline(network: Segmentor, path: Path, classes: tuple[str, ...]) -> None:
+    """Give both branches a baseline's weights, and the class branch its classifier.
+
+    Raises
+    ------
+    UsageError
+        The weights are of another network, or of other classes.
+    """
+    checkpoint = load_checkpoint(path)
+    given = tuple(checkpoint.get("classes", classes))
+    if given != classes:
+        raise UsageError(f"{path}: is of other classes than this run ({', '.join(given)}). Train the baseline again.")
+    own = {name: value for name, value in network.state_dict().items() if "_aux." in name or "_SubCls" in name}
+    load_weights(network, {**checkpoint["state_dict"], **own}, path)
+    network.copy_to_subclass_branch()
 
 
 def make_step(config: Config, network: Segmentor, subclasses: SubclassTable | None) -> nn.Module:

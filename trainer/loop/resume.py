@@ -14,6 +14,7 @@ from trainer.loop.assembly import load_momentum
 from trainer.loop.tally import Tally
 from trainer.subclasses.table import maps_fingerprint, read_subclass_table, refuse_other_maps
 from utils.checkpoint import load_checkpoint
+from utils.commands import command
 from utils.config import Config, differing_keys
 from utils.distributed import restarts
 from utils.errors import UsageError, some
@@ -84,16 +85,24 @@ def training_inputs(config: Config, data: SegmentationData) -> dict[str, str]:
     Raises
     ------
     UsageError
-        The subclass maps of a USRN are missing, or not of this data.
+        The subclass maps of a USRN are missing, or not of this data; or so is the baseline that it starts from.
     """
     inputs = data.fingerprints(*parts_of_training(config))
-    if isinstance(config.pretrained, str):
-        inputs["the pretrained weights"] = fingerprint(Path(config.pretrained))
     if config.has_subclasses:
         table = read_subclass_table(config, data)
         maps = maps_fingerprint(config.subclass_dir, data)
         refuse_other_maps(config, table, maps, data)
         inputs["the subclass maps"] = digest([table.counts, maps])
+    if config.pretrained == "baseline":
+        model = config.baseline_dir / BEST
+        if not model.is_file():
+            raise UsageError(
+                f'{model}: is missing, from which "pretrained": "baseline" starts. Train the baseline first: '
+                + command("--resume auto", config.baseline_dir, config)
+            )
+        inputs["the baseline's best model"] = fingerprint(model)
+    elif isinstance(config.pretrained, str):
+        inputs["the pretrained weights"] = fingerprint(Path(config.pretrained))
     return inputs
 
 

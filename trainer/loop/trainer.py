@@ -57,8 +57,8 @@ class Trainer:
         subclasses = read_subclass_table(config, data) if config.has_subclasses else None
         torch.manual_seed(config.random_seed)
         self.network = make_network(config, self.n_classes, subclasses.n_subclasses if subclasses else None)
-        if config.pretrained and origin is None:
-            load_pretrained(self.network, config)
+        if origin is None:
+            load_pretrained(self.network, config, config.baseline_dir / resume.BEST, data.classes)
         step = make_step(config, self.network, subclasses).to(device)
         self.teacher = step.teacher if isinstance(step, SharedStep) else None
         self.evaluated = self.network if self.teacher is None else self.teacher.network
