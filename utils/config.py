@@ -54,7 +54,7 @@ class Config(Section):
         "a file of weights of the same network, whoever trained it (pretrained/README.md). baseline: all starts from "
         "the best model of the run's baseline, both branches from its trunk, ASPP and decoder",
     )
-    diff_lrs: bool = Field(True, description="a tenth of the learning rate for the ResNet")
+    diff_lrs: bool = Field(True, description="a smaller learning rate for the trunk: optimizer.backbone_lr_factor")
     lr_scheduler: Literal["Poly"] = "Poly"
     classes: list[Text] | None = Field(None, description="class names of a custom data set; null reads its classes.txt")
 

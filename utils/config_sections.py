@@ -69,12 +69,15 @@ class ModelConfig(Section):
 
 class OptimizerArgs(Section):
     lr: float = Field(0.01, gt=0, description="learning rate of the heads at iteration 0")
-    momentum: float = Field(0.9, ge=0, lt=1)
+    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD; AdamW has its moments' 0.9 and 0.999")
     weight_decay: float = Field(1e-4, ge=0)
 
 
 class OptimizerConfig(Section):
-    type: Literal["SGD"] = "SGD"
+    type: Literal["SGD", "AdamW"] = "SGD"
+    backbone_lr_factor: float = Field(
+        0.1, gt=0, le=1, description="the trunk's learning rate as a part of the heads', where diff_lrs is on"
+    )
     args: OptimizerArgs = OptimizerArgs()
 
 

@@ -50,7 +50,9 @@ keys = st.fixed_dictionaries(
         "classes": st.none() | st.lists(st.text(max_size=4), max_size=10),
         "data": section(on_bad_sample=st.sampled_from(["error", "skip"]), cache_gb=st.floats(0, 0.1)),
         "optimizer": section(
-            args=section(lr=st.floats(1e-9, 10), momentum=st.floats(0, 0.999), weight_decay=st.floats(0, 1))
+            type=st.sampled_from(["SGD", "AdamW"]),
+            backbone_lr_factor=st.floats(0.01, 1),
+            args=section(lr=st.floats(1e-9, 10), momentum=st.floats(0, 0.999), weight_decay=st.floats(0, 1)),
         ),
     },
 )

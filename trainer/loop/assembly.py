@@ -22,7 +22,6 @@ from utils.errors import UsageError
 from utils.schedule import Schedule
 
 PRETRAINED = Path(__file__).parents[2] / "pretrained"
-BACKBONE_LR = 0.1
 
 
 def make_network(config: Config, n_classes: int, n_subclasses: int | None) -> Baseline | USRN:
@@ -98,39 +97,55 @@ def _step_of_method(config: Config, network: Segmentor, subclasses: SubclassTabl
     )
 
 
-def make_optimizer(config: Config, network: Baseline | USRN) -> torch.optim.SGD:
-    """SGD over heads and backbone, each with its ``initial_lr`` (docs/method.md section 6)."""
+def make_optimizer(config: Config, network: Baseline | USRN) -> torch.optim.SGD | torch.optim.AdamW:
+    """The optimiser over heads and backbone, each with its ``initial_lr`` (docs/method.md section 6)."""
     args = config.optimizer.args
-    backbone_lr = args.lr * (BACKBONE_LR if config.diff_lrs else 1)
+    backbone_lr = args.lr * (config.optimizer.backbone_lr_factor if config.diff_lrs else 1)
     groups = [
         {"params": list(network.head_parameters()), "initial_lr": args.lr},
         {"params": list(network.backbone_parameters()), "initial_lr": backbone_lr},
     ]
     # Fused: it can leave a step out without making the host wait (trainer/loop/guard.py).
+    if config.optimizer.type == "AdamW":
+        return torch.optim.AdamW(groups, lr=args.lr, weight_decay=args.weight_decay, fused=True)
     return torch.optim.SGD(groups, lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay, fused=True)
 
 
-def load_momentum(optimizer: torch.optim.SGD, state: dict) -> None:
-    """Take the momentum of an earlier optimiser's ``state_dict``; learning rates and weight decay stay as they are.
+_STATE = {torch.optim.SGD: {"momentum_buffer"}, torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"}}
+"""What an optimiser keeps of every parameter."""
+
+
+def moments(config: Config) -> int:
+    """How many values the optimiser keeps of every weight."""
+    return 2 if config.optimizer.type == "AdamW" else 1
+
+
+def load_moments(optimizer: torch.optim.Optimizer, state: dict) -> None:
+    """Take what an earlier optimiser's ``state_dict`` keeps of the parameters; learning rates and the like stay.
 
     Raises
     ------
     ValueError
-        It is that of other parameters.
+        It is that of other parameters, or of another optimiser.
     """
     own = optimizer.state_dict()
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    given = {number: entry["momentum_buffer"] for number, entry in state["state"].items()}
-    given = {number: momentum for number, momentum in given.items() if momentum is not None}
     shapes = {number: parameter.shape for number, parameter in enumerate(parameters)}
-    if any(shapes.get(number) != momentum.shape for number, momentum in given.items()):
-        raise ValueError("the optimiser's momentum is of other parameters")
-    # In the parameter's memory order, which fused SGD takes for granted; on a GPU it is another than on the CPU.
-    momentum = {
-        number: {"momentum_buffer": torch.zeros_like(parameters[number]).copy_(value)}
-        for number, value in given.items()
-    }
-    optimizer.load_state_dict({**own, "state": {**own["state"], **momentum}})
+    taken: dict[int, dict[str, torch.Tensor]] = {}
+    for number, entry in state["state"].items():
+        values = {name: value for name, value in entry.items() if value is not None}
+        if not values:  # SGD without momentum
+            continue
+        if values.keys() != _STATE[type(optimizer)]:
+            raise ValueError("it is another optimiser's")
+        if any(value.shape != (() if name == "step" else shapes.get(number)) for name, value in values.items()):
+            raise ValueError("the optimiser's momentum is of other parameters")
+        # In the parameter's memory order, which fused ones take for granted; on a GPU it is another than on the CPU.
+        taken[number] = {
+            name: value if name == "step" else torch.zeros_like(parameters[number]).copy_(value)
+            for name, value in values.items()
+        }
+    optimizer.load_state_dict({**own, "state": {**own["state"], **taken}})
 
 
 def describe(

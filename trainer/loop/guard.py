@@ -20,7 +20,7 @@ class StepGuard:
     network
         The network, unwrapped.
     optimizer
-        Fused SGD; it leaves parameters and momentum alone where its ``found_inf`` is 1. Momentum that it does not have
+        Fused; it leaves parameters and moments alone where its ``found_inf`` is 1. SGD's momentum that it does not have
         yet starts from zeros.
     max_bad_steps
         So many skipped steps in a row end the run.
@@ -33,9 +33,9 @@ class StepGuard:
         self._sizes = [buffer.numel() for buffer in self._statistics]
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                # A fused optimiser makes momentum of uninitialised memory at its first step and leaves it so where
+                # Fused SGD makes momentum of uninitialised memory at its first step and leaves it so where
                 # that is skipped. From zeros the first step comes out the same.
-                if group["momentum"] and optimizer.state[parameter].get("momentum_buffer") is None:
+                if group.get("momentum") and optimizer.state[parameter].get("momentum_buffer") is None:
                     optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         self._recent: list[tuple[int, Tensor, Ids]] = []
         self._in_a_row = 0

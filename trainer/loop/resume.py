@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError
 from torch import Tensor
+from torch.optim import Optimizer
 
 from dataloaders import SegmentationData, parts_of_training
-from trainer.loop.assembly import load_momentum
+from trainer.loop.assembly import load_moments
 from trainer.loop.tally import Tally
 from trainer.subclasses.table import maps_fingerprint, read_subclass_table, refuse_other_maps
 from utils.checkpoint import load_checkpoint
@@ -171,10 +172,10 @@ def check_position(path: Path, state: dict, schedule: Schedule) -> None:
         )
 
 
-def load_state(path: Path, state: dict, optimizer: torch.optim.SGD, scaler: torch.amp.GradScaler, tally: Tally) -> None:
+def load_state(path: Path, state: dict, optimizer: Optimizer, scaler: torch.amp.GradScaler, tally: Tally) -> None:
     """Put what a checkpoint's ``resume`` holds beside its place into optimiser, scaler and tally."""
     try:
-        load_momentum(optimizer, state["optimizer"])
+        load_moments(optimizer, state["optimizer"])
         if state["scaler"]:
             scaler.load_state_dict(state["scaler"])
         tally.load(state)

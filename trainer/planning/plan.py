@@ -15,7 +15,7 @@ from dataloaders.check import lost_classes
 from dataloaders.reading import IGNORE
 from dataloaders.sets.description import SegmentationData
 from trainer.evaluation.evaluate import evaluate
-from trainer.loop.assembly import make_network
+from trainer.loop.assembly import make_network, moments
 from trainer.loop.trainer import Trainer
 from trainer.prediction.protocol import Protocol
 from trainer.prediction.whole_image import whole_image_loader
@@ -183,11 +183,11 @@ def _estimate_memory(rehearsal: _Rehearsal, n_parameters: int) -> float:
     pixels = sum(stream.batch_size * stream.crop_size**2 for stream in streams)
     activations = sum(kept.values()) * pixels / (len(streams) * batch * crop**2)
     teacher = config.model.teacher == "ema"
-    fixed = (4 if teacher else 3) * 4 * n_parameters
+    fixed = (2 + moments(config) + teacher) * 4 * n_parameters
     _line(
         "memory",
-        f"about {_size(fixed + activations)}, estimated: {_size(fixed)} for weights, gradients and momentum"
-        f"{' and the teacher' if teacher else ''}, "
+        f"about {_size(fixed + activations)}, estimated: {_size(fixed)} for weights, gradients and "
+        f"{'moments' if moments(config) > 1 else 'momentum'}{' and the teacher' if teacher else ''}, "
         f"{_size(activations)} kept for the backward pass (measured with {batch} crops of {crop} pixels, scaled); "
         "the program itself takes about 0.8 GB more, and decoded images up to "
         f"{_size(len(streams) * config.data.cache_gb * 1e9)} (data.cache_gb)",

@@ -26,10 +26,11 @@ def logged(caplog, monkeypatch):
     return caplog
 
 
-def network_and_guard(max_bad_steps=3):
+def network_and_guard(max_bad_steps=3, kind="SGD"):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3))
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, fused=True)
+    own = {"momentum": 0.9} if kind == "SGD" else {"weight_decay": 0.1}
+    optimizer = getattr(torch.optim, kind)(network.parameters(), lr=0.1, fused=True, **own)
     return network, StepGuard(network, optimizer, max_bad_steps)
 
 
@@ -59,9 +60,10 @@ def test_good_step_is_the_optimisers_own():
     assert all(map(torch.equal, state(network, guard), state(plain, plain_guard)))
 
 
+@pytest.mark.parametrize("kind", ["SGD", "AdamW"])
 @pytest.mark.parametrize("bad", ["image", "loss", "gradient"])
-def test_bad_step_changes_neither_weights_nor_momentum_nor_statistics(bad):
-    network, guard = network_and_guard()
+def test_bad_step_changes_neither_weights_nor_moments_nor_statistics(bad, kind):
+    network, guard = network_and_guard(kind=kind)
     x = torch.randn(4, 2, 5, 5)
     iterate(network, guard, x)
     before = state(network, guard)
@@ -84,12 +86,12 @@ def uninitialised_memory_is_nan():
 
 
 @pytest.mark.parametrize("bad", [{0}, {1}, {0, 1, 2}, {0, 2}])
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_skipped_steps_leave_no_trace_wherever_they_are(precision, bad, uninitialised_memory_is_nan):
+@pytest.mark.parametrize(("precision", "kind"), [("fp32", "SGD"), ("bf16", "SGD"), ("fp16", "SGD"), ("fp32", "AdamW")])
+def test_skipped_steps_leave_no_trace_wherever_they_are(precision, kind, bad, uninitialised_memory_is_nan):
     batches = torch.randn(5, 4, 2, 5, 5)
     states = []
     for steps in (range(5), [step for step in range(5) if step not in bad]):
-        network, guard = network_and_guard(max_bad_steps=9)
+        network, guard = network_and_guard(max_bad_steps=9, kind=kind)
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, enabled=precision == "fp16")
         for step in steps:
             guard.before_forward()

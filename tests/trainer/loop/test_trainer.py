@@ -50,11 +50,15 @@ def test_training_lowers_the_loss_and_writes_both_checkpoints(tiny_configs):
     assert last["epoch"] == 30  # 15 epochs, times floor(16 images / 8 labelled)
 
 
-@pytest.mark.parametrize("stop_after", [3, 4])  # in the middle and at the end of an epoch, before its validation
-def test_run_that_goes_on_ends_with_the_weights_of_an_unbroken_one(tiny_configs, stop_after):
-    whole, whole_dir = train(tiny_configs[0], "experim_name=whole")
-    _, broken_dir = train(tiny_configs[0], "experim_name=broken", stop_after=stop_after)
-    resumed, _ = train(tiny_configs[0], "experim_name=broken", resume=broken_dir / "checkpoint.pth")
+@pytest.mark.parametrize(
+    ("stop_after", "optimizer"),
+    [(3, "SGD"), (4, "SGD"), (3, "AdamW")],  # in the middle and at the end of an epoch, before its validation
+)
+def test_run_that_goes_on_ends_with_the_weights_of_an_unbroken_one(tiny_configs, stop_after, optimizer):
+    kind = f"optimizer.type={optimizer}"
+    whole, whole_dir = train(tiny_configs[0], "experim_name=whole", kind)
+    _, broken_dir = train(tiny_configs[0], "experim_name=broken", kind, stop_after=stop_after)
+    resumed, _ = train(tiny_configs[0], "experim_name=broken", kind, resume=broken_dir / "checkpoint.pth")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert history(whole_dir) == history(broken_dir)
 
@@ -91,6 +95,13 @@ def test_run_that_goes_on_by_force_takes_the_new_optimiser_settings_and_the_old_
     assert torch.equal(momentum, saved[0]["momentum_buffer"])
     trainer._iterate(next(iter(trainer.batches)))
     assert groups[0]["lr"] == pytest.approx(0.002 * (1 - 3 / 8) ** 0.9)
+
+
+def test_run_of_another_optimiser_does_not_go_on_even_by_force(tiny_configs):
+    _, run_dir = train(tiny_configs[0], stop_after=3)
+    config = load_config(tiny_configs[0], ["optimizer.type=AdamW"])
+    with pytest.raises(UsageError, match="it is another optimiser's"):
+        Trainer(config, open_data(config), CPU, Origin.read(run_dir / "checkpoint.pth"))
 
 
 def test_validation_that_is_broken_off_is_done_again(tiny_configs):
