@@ -16,6 +16,7 @@ from utils.config_sections import (
     PredictConfig,
     Section,
     StreamConfig,
+    SupervisedConfig,
     Text,
     TrainerConfig,
     ValidationConfig,
@@ -76,7 +77,7 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     data: DataConfig = DataConfig()
-    train_supervised: StreamConfig = StreamConfig()
+    train_supervised: SupervisedConfig = SupervisedConfig()
     train_unsupervised: StreamConfig = StreamConfig()
     val_loader: ValidationConfig = ValidationConfig()
     trainer: TrainerConfig

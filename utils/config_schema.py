@@ -1,6 +1,7 @@
 """The configuration's JSON schema, by which editors complete and check keys: ``python3 -m utils.config_schema``."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ def config_schema() -> dict[str, Any]:
     No key is required, since any may come from a file that ``base`` names; ``load_config`` says which one is missing.
     """
     schema = Config.model_json_schema()
-    sections = {section.__name__: section for section in Section.__subclasses__()}
+    sections = {section.__name__: section for section in _kinds_of(Section)}
     for name, described in {**schema["$defs"], Config.__name__: schema}.items():
         described.pop("required", None)
         for key in sorted(sections[name].obsolete):
@@ -32,6 +33,12 @@ def config_schema() -> dict[str, Any]:
         },
     }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _kinds_of(section: type[Section]) -> Iterator[type[Section]]:
+    for kind in section.__subclasses__():
+        yield kind
+        yield from _kinds_of(kind)
 
 
 def schema_text() -> str:

@@ -6,7 +6,7 @@ in ``obsolete`` of their section and are accepted without a word; any other unkn
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, field_validator, model_validator
 
 Monitor = Literal["max Mean_IoU"]
 Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -96,6 +96,23 @@ class StreamConfig(Section):
     blur: bool = Field(False, description="Gaussian blur of sigma up to 1.5")
     jitter: bool = Field(False, description="colour jitter of the labelled stream (Cityscapes)")
     num_workers: int = Field(8, ge=0, le=512, description="data-loading processes per device")
+
+
+class SupervisedConfig(StreamConfig):
+    """``train_supervised``."""
+
+    loss: Literal["ce", "ohem"] = Field(
+        "ce", description="loss of the classes: cross entropy of all pixels, or of the hard ones alone (OHEM)"
+    )
+    ohem_threshold: float = Field(
+        0.7, ge=0, le=1, description="OHEM: a pixel is hard where its class is at most as probable"
+    )
+    ohem_kept: int = Field(
+        200_000, ge=0, le=2**40, description="OHEM: so many pixels of a batch count at least, the hardest"
+    )
+    class_weights: Literal["inverse"] | Annotated[list[NonNegativeFloat], Field(min_length=2)] | None = Field(
+        None, description="weights of the classes in that loss: a list, or inverse to their labelled pixels; null: none"
+    )
 
 
 class DataConfig(Section):

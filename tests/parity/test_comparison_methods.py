@@ -1,4 +1,4 @@
-"""FixMatch and UniMatch V2 against numbers of their authors' code, for given logits."""
+"""FixMatch, UniMatch V2 and OHEM against numbers of their authors' code, for given logits."""
 
 import json
 from pathlib import Path
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dataloaders.reading import IGNORE
 from trainer.methods.fixmatch import FixMatchStep
 from trainer.methods.shared import MOST_KEPT, SharedStep, Teacher
+from trainer.methods.supervised import SupervisedLoss
 
 DATA = Path(__file__).parents[1] / "data" / "parity"
 EXPECTED = json.loads((DATA / "comparison_methods.json").read_text())
@@ -81,6 +82,17 @@ def test_mask_ratio_without_cutmix_is_the_authors(given):
         u_strong=given["pred_u_s1"],
     )
     assert out["mask_ratio"].item() == pytest.approx(EXPECTED["unimatch_v2"]["mask_ratio"], **TOLERANCE)
+
+
+@pytest.mark.parametrize(("threshold", "kept"), [(0.7, 200), (0.3, 1500), (0.7, 100_000)])
+def test_loss_over_hard_pixels_and_its_gradient_are_the_authors(given, threshold, kept):
+    logits = given["pred_x"].clone().requires_grad_()
+    loss = SupervisedLoss(ohem=(threshold, kept))(logits, given["y"])
+    loss.backward()
+    name = f"ohem_{threshold}_{kept}"
+    assert loss.item() == pytest.approx(EXPECTED[name], **TOLERANCE)
+    if kept < given["y"].numel():  # else all pixels count, which is cross entropy
+        torch.testing.assert_close(logits.grad, given[f"{name}.grad"], atol=1e-8, rtol=1e-5)
 
 
 class Pair(nn.Module):

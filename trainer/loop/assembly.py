@@ -1,15 +1,18 @@
 """What a configuration says about network, training step and optimiser, made into them."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dataloaders import SegmentationData, parts_of_training
 from models import USRN, Baseline, Segmentor, build_network
 from models.batch_norm import synchronise_batch_norm
 from models.pretrained import load_trunk, read_weights
+from trainer.loop.supervision import supervised_loss
 from trainer.methods.baseline import BaselineStep
 from trainer.methods.fixmatch import FixMatchStep
 from trainer.methods.shared import SharedStep
@@ -67,33 +70,35 @@ def load_baseline(network: Segmentor, path: Path, classes: tuple[str, ...]) -> N
     network.copy_to_subclass_branch()
 
 
-def make_step(config: Config, network: Segmentor, subclasses: SubclassTable | None) -> nn.Module:
+def make_step(
+    config: Config, network: Segmentor, subclasses: SubclassTable | None, data: SegmentationData
+) -> nn.Module:
     """The training step of the configuration's method, under the shared settings where it has any."""
-    step = _step_of_method(config, network, subclasses)
+    step = _step_of_method(config, network, subclasses, supervised_loss(config, data))
     teacher = config.model.teacher == "ema"
     return SharedStep(step, teacher=teacher) if teacher or config.marks_padding else step
 
 
-def _step_of_method(config: Config, network: Segmentor, subclasses: SubclassTable | None) -> nn.Module:
+def _step_of_method(
+    config: Config,
+    network: Segmentor,
+    subclasses: SubclassTable | None,
+    supervised_loss: Callable[[Tensor, Tensor], Tensor],
+) -> nn.Module:
     model = config.model
+    supervised: Any = {"supervised_w": model.supervised_w, "supervised_loss": supervised_loss}
+    both = supervised | {"pos_thresh_value": model.pos_thresh_value, "loss_weight_unsup": model.loss_weight_unsup}
     if config.name in (FIXMATCH, UNIMATCH):
-        return (UniMatchStep if config.name == UNIMATCH else FixMatchStep)(
-            network,
-            pos_thresh_value=model.pos_thresh_value,
-            supervised_w=model.supervised_w,
-            loss_weight_unsup=model.loss_weight_unsup,
-        )
+        return (UniMatchStep if config.name == UNIMATCH else FixMatchStep)(network, **both)
     if subclasses is None or not isinstance(network, USRN):
-        return BaselineStep(network, supervised_w=model.supervised_w)
+        return BaselineStep(network, **supervised)
     return USRNStep(
         network,
         subclasses.class_of_subclass,
-        pos_thresh_value=model.pos_thresh_value,
         entropy_gate=model.entropy_gate,
         downsample=model.downsample,
-        supervised_w=model.supervised_w,
         loss_weight_subcls=model.loss_weight_subcls,
-        loss_weight_unsup=model.loss_weight_unsup,
+        **both,
     )
 
 

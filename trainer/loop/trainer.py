@@ -59,7 +59,7 @@ class Trainer:
         self.network = make_network(config, self.n_classes, subclasses.n_subclasses if subclasses else None)
         if origin is None:
             load_pretrained(self.network, config, config.baseline_dir / resume.BEST, data.classes)
-        step = make_step(config, self.network, subclasses).to(device)
+        step = make_step(config, self.network, subclasses, data).to(device)
         self.teacher = step.teacher if isinstance(step, SharedStep) else None
         self.evaluated = self.network if self.teacher is None else self.teacher.network
         if device.type == "cuda":

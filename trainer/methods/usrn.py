@@ -75,6 +75,8 @@ class USRNStep(nn.Module):
         Confidence above which a pseudo label is used.
     entropy_gate, downsample, supervised_w, loss_weight_subcls, loss_weight_unsup
         As the configuration's keys of the same names.
+    supervised_loss
+        Of class logits (N, C, H, W) and classes (N, H, W).
     """
 
     class_of_subclass: Tensor
@@ -90,6 +92,7 @@ class USRNStep(nn.Module):
         supervised_w: float = 1.0,
         loss_weight_subcls: float = 1.0,
         loss_weight_unsup: float = 1.0,
+        supervised_loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
     ):
         super().__init__()
         self.network = network
@@ -98,6 +101,7 @@ class USRNStep(nn.Module):
         self.gate = entropy_gate
         self.downsample = downsample
         self.w_sup, self.w_sub, self.w_unsup = supervised_w, loss_weight_subcls, loss_weight_unsup
+        self.supervised_loss = supervised_loss
 
     def forward(
         self, x: Tensor, y: Tensor, s: Tensor, u_weak: Tensor | None = None, u_strong: Tensor | None = None,
@@ -128,7 +132,7 @@ class USRNStep(nn.Module):
         # Labelled, strong, weak: batch norm sees three batches, its statistics move three times in this order.
         labelled, *unlabelled = self._features(x) if u_strong is None else self._features(x, u_strong)
         logits, sub_logits = (upsample(z.float(), x.shape[2:]) for z in self._classify(labelled))
-        Ls = cross_entropy(logits, y)
+        Ls = self.supervised_loss(logits, y)
         Ls_sub = cross_entropy(sub_logits, s)
         total = self.w_sup * (Ls + self.w_sub * Ls_sub)
         out = {"Ls": Ls.detach(), "Ls_sub": Ls_sub.detach(), "prediction": logits.detach().argmax(1)}
