@@ -12,8 +12,8 @@ LOW_LEVEL_REDUCED = 48  # channels to which the decoder brings the low-level fea
 
 
 def upsample(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
-    """(N, C, h, w) → (N, C, *size), bilinear with corners aligned, as everywhere in this method."""
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+    """(N, C, h, w) → (N, C, *size) of the same type, bilinear with corners aligned, as everywhere in this method."""
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=True).to(x.dtype)  # autocast gives float32
 
 
 class AtrousBranch(nn.Module):

@@ -1,6 +1,8 @@
 """How a training step is executed: its precision, and compiled or not. What comes out is the same up to rounding."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
@@ -26,6 +28,16 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     if precision == "fp32":
         return torch.autocast(device.type, enabled=False)
     return torch.autocast(device.type, dtype=DTYPES[precision])
+
+
+@contextmanager
+def tuned_convolutions() -> Iterator[None]:
+    """Within, cuDNN tries its algorithms once for every shape: worth it for training, whose shapes stay the same."""
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def evaluation_copy(network: nn.Module) -> nn.Module:

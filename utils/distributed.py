@@ -86,7 +86,7 @@ def launch(
 ) -> Any:
     """Run ``function(*args, torch_device)`` in ``processes`` processes, or as the rank that torchrun started.
 
-    None is this process alone, whoever started it; then what ``function`` returns is returned, else None.
+    None is this process alone, whoever started it. What ``function`` returns is returned where one process runs it.
 
     A request to stop is passed on to every process. The first process that fails takes the others down, and its
     error comes out here.
@@ -103,13 +103,11 @@ def launch(
     UsageError
         The ranks do not agree.
     """
-    if processes is None:
+    if processes is None or (processes == 1 and not under_torchrun()):
         return function(*args, _device(device, 0))
     if under_torchrun():
         # What a rank fails of is recorded for torchrun, which shows the first failure of all ranks.
         record(_run_under_torchrun)(function, args, int(os.environ["LOCAL_RANK"]), device, command or {})
-    elif processes == 1:
-        function(*args, _device(device, 0))
     else:
         _require_device(device, processes - 1)
         with socket.socket() as probe:
@@ -218,8 +216,9 @@ def _run_under_torchrun(function: Callable, args: tuple, local_rank: int, device
 def _run(function: Callable, args: tuple, local_rank: int, device: str, group: dict) -> None:
     global _host_group
     torch_device = _device(device, local_rank)
-    dist.init_process_group("nccl" if device == "cuda" else "gloo", **group)
-    _host_group = dist.new_group(backend="gloo") if device == "cuda" else dist.group.WORLD
+    cuda = device == "cuda"  # where NCCL guesses the device unless it is told
+    dist.init_process_group("nccl" if cuda else "gloo", device_id=torch_device if cuda else None, **group)
+    _host_group = dist.new_group(backend="gloo") if cuda else dist.group.WORLD
     stopped = False
     try:
         with system_errors():

@@ -13,6 +13,7 @@ from benchmarks.original import losses, plain_network
 from dataloaders import open_data
 from dataloaders.photometry import apply_photometry, draw_photometry, normalise, to_unit
 from models import USRN, execution
+from models.deeplab import upsample
 from trainer.loop.board import Board
 from trainer.loop.resume import Origin
 from trainer.loop.trainer import Trainer
@@ -168,3 +169,18 @@ def test_iterations_leave_nothing_behind(tiny_configs, monkeypatch):
     Trainer(config, open_data(config), CPU).train()
     assert len(counts) == 4
     assert len(set(counts[1:])) == 1
+
+
+def test_convolutions_are_tuned_within_a_step_alone():
+    assert not torch.backends.cudnn.benchmark  # whole images come in many sizes
+    with pytest.raises(ZeroDivisionError), execution.tuned_convolutions():
+        assert torch.backends.cudnn.benchmark
+        1 / 0
+    assert not torch.backends.cudnn.benchmark
+
+
+def test_upsampling_keeps_the_type_under_autocast():
+    x = torch.rand(1, 2, 3, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert upsample(x.bfloat16(), (5, 5)).dtype == torch.bfloat16
+        assert upsample(x, (5, 5)).dtype == torch.float32

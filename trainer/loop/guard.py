@@ -52,8 +52,8 @@ class StepGuard:
         self.optimizer.found_inf = bad  # type: ignore[attr-defined] # as GradScaler does
         self.optimizer.step()
         statistics = torch.where(bad > 0, self._kept, self._flat_statistics())
-        for buffer, value in zip(self._statistics, statistics.split(self._sizes), strict=True):
-            buffer.copy_(value.view_as(buffer))
+        parts = zip(self._statistics, statistics.split(self._sizes), strict=True)
+        torch._foreach_copy_(self._statistics, [value.view_as(buffer) for buffer, value in parts])
         self._recent.append((iteration, bad, ids))
         return bad == 0
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dataloaders.sets.description import SegmentationData
-from models.execution import autocast, choose_precision, compile_forward
+from models.execution import autocast, choose_precision, compile_forward, tuned_convolutions
 from trainer.evaluation.evaluate import evaluate, percent
 from trainer.loop import resume
 from trainer.loop.assembly import describe, distribute, load_pretrained, make_network, make_optimizer, make_step
@@ -161,7 +161,8 @@ class Trainer:
         seed_dropout(self.config.random_seed, self.iteration)
         self.guard.before_forward()
         self.optimizer.zero_grad(set_to_none=True)
-        out = forward_and_backward(self.step, batch, self.autocast, self.scaler)
+        with tuned_convolutions():
+            out = forward_and_backward(self.step, batch, self.autocast, self.scaler)
         self.scaler.unscale_(self.optimizer)
         good = self.guard.step(out["total"], self.iteration, self.batches.ids)
         self.scaler.update()
