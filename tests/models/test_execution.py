@@ -173,9 +173,16 @@ def test_iterations_leave_nothing_behind(tiny_configs, monkeypatch):
 
 def test_convolutions_are_tuned_within_a_step_alone():
     assert not torch.backends.cudnn.benchmark  # whole images come in many sizes
-    with pytest.raises(ZeroDivisionError), execution.tuned_convolutions():
-        assert torch.backends.cudnn.benchmark
-        1 / 0
+    seen = []
+
+    def fail():
+        with execution.tuned_convolutions():
+            seen.append(torch.backends.cudnn.benchmark)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert seen == [True]
     assert not torch.backends.cudnn.benchmark
 
 
