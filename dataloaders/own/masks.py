@@ -138,8 +138,14 @@ def are_read_by_colour(masks: Sequence[MaskContents]) -> bool:
         return True
     known: dict[int, int] = {}
     palettes = [mask for mask in masks if mask.mode in ("P", "PA")]
-    if any(known.setdefault(value, colour) != colour for mask in palettes for value, colour in mask.colours.items()):
-        return True
+    for mask in palettes:
+        if any(known.setdefault(value, colour) != colour for value, colour in mask.colours.items()):
+            if plain:
+                raise UsageError(
+                    f"{mask.path}: its palette gives values other colours than those of other masks, so that colours "
+                    f"say the class, and {plain[0].path} has none: the masks must be all of one kind."
+                )
+            return True
     if not palettes or any(not mask.colours for mask in masks):
         return False
     values_of: dict[int, set[int]] = {}
@@ -166,7 +172,7 @@ def statistics_of(mask: MaskContents, by_colour: bool) -> MaskStatistics:
 
 def _meaning(mask: MaskContents, by_colour: bool) -> Callable[[int], int]:
     if by_colour:
-        return mask.colours.__getitem__
+        return lambda value: mask.colours.get(value, value)  # an empty mask of 16 bit has no colours, and 0 is black
     if mask.mode in _COLOUR_MODES:
         return lambda value: value & 0xFF if value >= 0 else value
     return lambda value: value

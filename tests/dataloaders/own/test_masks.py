@@ -47,6 +47,19 @@ def test_rgb_mask_is_read_by_colour(tmp_path):
     assert (written(tmp_path / "a.png", NUMBERS, True) == scene(0)).all()
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_gray_mask_beside_palettes_that_contradict_each_other_is_refused_unless_it_is_empty(tmp_path, dtype):
+    write_mask(tmp_path / "a.png", scene(0), COLOURS)
+    write_mask(tmp_path / "b.png", scene(0), COLOURS[::-1])
+    Image.fromarray(scene(0).astype(dtype)).save(tmp_path / "c.png")
+    Image.fromarray(np.zeros((4, 4), dtype)).save(tmp_path / "empty.png")
+    a, b, gray, empty = (look_at_mask(tmp_path / f"{name}.png") for name in ("a", "b", "c", "empty"))
+    with pytest.raises(UsageError, match="b.png: its palette .*c.png has none"):
+        are_read_by_colour([a, b, gray])
+    assert are_read_by_colour([a, b, empty])
+    assert statistics_of(empty, True).pixels == {0: 16}
+
+
 def test_palettes_that_contradict_each_other_are_read_by_colour(tmp_path):
     write_mask(tmp_path / "a.png", scene(0), COLOURS)
     write_mask(tmp_path / "b.png", scene(0), COLOURS[::-1])
