@@ -101,6 +101,18 @@ class Config(Section):
             raise ValueError('"pretrained": "baseline" is for stage 4; the baseline itself cannot start from it')
         return self
 
+    @model_validator(mode="after")
+    def _parts_have_two_images(self) -> "Config":
+        parts = self.trainer.accumulate
+        streams = {"train_supervised": self.train_supervised, "train_unsupervised": self.train_unsupervised}
+        for name in ("train_supervised", "train_unsupervised")[: 1 + self.uses_unlabelled]:
+            images = streams[name].batch_size
+            if parts > 1 and (images % parts or images < 2 * parts):
+                raise ValueError(
+                    f"trainer.accumulate {parts} must divide {name}.batch_size {images} in parts of two images or more"
+                )
+        return self
+
     @field_validator("experim_name")
     @classmethod
     def _one_folder_name(cls, value: str) -> str:

@@ -175,6 +175,13 @@ class TrainerConfig(Section):
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="of the network; losses are float32. auto: bf16 on a GPU that has it, else fp32"
     )
+    accumulate: int = Field(
+        1,
+        ge=1,
+        le=2**15,
+        description="the batch goes through the network in so many equal parts, which takes less memory; batch norm "
+        "sees the parts",
+    )
     compile: bool = Field(False, description="compile the training step with torch.compile; plain where that fails")
 
 

@@ -18,6 +18,7 @@ from dataloaders.streams import LABELLED, UNLABELLED, LabelledStream, Unlabelled
 from utils.config import UNIMATCH, Config
 from utils.config_sections import StreamConfig
 from utils.distributed import gather, rank, world_size
+from utils.errors import UsageError
 from utils.logger import log
 
 
@@ -63,6 +64,7 @@ class TrainingBatches:
             "skip_bad": self._skip_bad,
             "cache_bytes": int(config.data.cache_gb * 1e9),
         }
+        self._parts = config.trainer.accumulate
         supervised, unsupervised = config.train_supervised, config.train_unsupervised
         labelled = LabelledStream(
             data,
@@ -95,6 +97,11 @@ class TrainingBatches:
             len(dataset), stream.batch_size, self.iterations, seed=self._seed, stream=number, start=start,
             rank=rank(), world_size=world_size(),
         )  # fmt: skip
+        if sampler.share % self._parts:
+            raise UsageError(
+                f"trainer.accumulate {self._parts}: does not divide the {sampler.share} images that each of "
+                f"{world_size()} processes has of a batch. Make it smaller, or the batch_size larger."
+            )
         return training_loader(dataset, sampler, stream.num_workers, pin_memory=self.device.type == "cuda")
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
@@ -140,7 +147,7 @@ class TrainingBatches:
         views = {"u_weak": normalise(images), "u_strong": normalise(apply_photometry(strong, batch["photometry"]))}
         if "box" in batch:
             views["u_box"] = self._move(batch["box"])
-            views["u_strong"] = cut_and_mix(views["u_strong"], views["u_box"])
+            views["u_strong"] = cut_and_mix(views["u_strong"], views["u_box"], self._parts)
         if "padding" in batch:
             views["u_padding"] = self._move(batch["padding"])
         return views
@@ -151,7 +158,7 @@ class TrainingBatches:
         target = self._move(batch["target"])
         if "box" not in batch:
             return target
-        return cut_and_mix(target.repeat_interleave(batch["box"].shape[1], 0), self._move(batch["box"]))
+        return cut_and_mix(target.repeat_interleave(batch["box"].shape[1], 0), self._move(batch["box"]), self._parts)
 
     def _move(self, values: Tensor) -> Tensor:
         return values.to(self.device, non_blocking=True)

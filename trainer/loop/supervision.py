@@ -25,7 +25,7 @@ def supervised_loss(config: Config, data: SegmentationData) -> Callable[[Tensor,
     """
     settings = config.train_supervised
     weight = class_weights(settings.class_weights, data)
-    kept = -(-settings.ohem_kept // world_size())  # of a process's share of the batch
+    kept = -(-settings.ohem_kept // (world_size() * config.trainer.accumulate))  # of what a process sees at a time
     ohem = (settings.ohem_threshold, kept) if settings.loss == "ohem" else None
     return cross_entropy if weight is None and ohem is None else SupervisedLoss(weight, ohem)
 

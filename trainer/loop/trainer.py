@@ -162,7 +162,7 @@ class Trainer:
         self.guard.before_forward()
         self.optimizer.zero_grad(set_to_none=True)
         with tuned_convolutions():
-            out = forward_and_backward(self.step, batch, self.autocast, self.scaler)
+            out = forward_and_backward(self.step, batch, self.config.trainer.accumulate, self.autocast, self.scaler)
         self.scaler.unscale_(self.optimizer)
         good = self.guard.step(out["total"], self.iteration, self.batches.ids)
         self.scaler.update()

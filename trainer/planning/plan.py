@@ -150,6 +150,8 @@ class _Rehearsal:
         smaller = {"batch_size": batch, "crop_size": crop, "num_workers": 0} if batch and crop else {}
         start = 0 if unsupervised else Schedule.from_config(config).epochs
         here = {"save_dir": str(self.folder), "log_dir": str(self.folder), "tensorboardX": False}
+        if smaller:
+            here |= {"accumulate": 1}
         changes = {
             "pretrained": False,
             "label_subcls": str(self.folder),
@@ -180,7 +182,7 @@ def _estimate_memory(rehearsal: _Rehearsal, n_parameters: int) -> float:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda values: values):
         trainer.step(**next(iter(trainer.batches)))
-    pixels = sum(stream.batch_size * stream.crop_size**2 for stream in streams)
+    pixels = sum(stream.batch_size * stream.crop_size**2 for stream in streams) / config.trainer.accumulate
     activations = sum(kept.values()) * pixels / (len(streams) * batch * crop**2)
     teacher = config.model.teacher == "ema"
     fixed = (2 + moments(config) + teacher) * 4 * n_parameters
