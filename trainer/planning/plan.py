@@ -15,8 +15,9 @@ from dataloaders.check import lost_classes
 from dataloaders.reading import IGNORE
 from dataloaders.sets.description import SegmentationData
 from trainer.evaluation.evaluate import evaluate
-from trainer.loop.assembly import make_network, moments
+from trainer.loop.assembly import make_network
 from trainer.loop.trainer import Trainer
+from trainer.planning.memory import available_memory, estimate_memory, size
 from trainer.prediction.protocol import Protocol
 from trainer.prediction.whole_image import whole_image_loader
 from trainer.subclasses.counts import fillable_counts, subclass_counts
@@ -30,7 +31,6 @@ from utils.schedule import Schedule
 REHEARSED_IMAGES = 32  # labelled images that the timed iterations draw from
 TIMED_ITERATIONS, TIMED_SECONDS = 20, 10.0
 VALIDATED_IMAGES = 4
-SMALL_BATCH, SMALL_CROP = 2, 64  # of the step whose activations are counted
 
 
 def plan_run(config: Config, data: SegmentationData, device: torch.device, *, timed: bool = True) -> float | None:
@@ -77,10 +77,12 @@ def plan_run(config: Config, data: SegmentationData, device: torch.device, *, ti
     with tempfile.TemporaryDirectory() as folder:
         rehearsal = _Rehearsal(config, data, table, device, Path(folder))
         if device.type == "cpu":
-            needed = _estimate_memory(rehearsal, parameters[config.name])
-            available = _available_memory()
-            if available is not None and needed > available:
-                _line("time", f"not measured: the machine has {_size(available)} of free memory")
+            needed = estimate_memory(rehearsal.trainer, config, parameters[config.name])
+            _line("memory", needed.describe(config))
+            _line("a GPU's", needed.on_gpus(config))
+            available = available_memory()
+            if available is not None and needed.total > available:
+                _line("time", f"not measured: the machine has {size(available)} of free memory")
                 return None
         if not timed:
             return None
@@ -92,7 +94,7 @@ def plan_run(config: Config, data: SegmentationData, device: torch.device, *, ti
                 "train_supervised.batch_size, train_unsupervised.batch_size or the crop_size of both smaller."
             ) from None
     if device.type == "cuda":
-        _line("memory", f"{_size(torch.cuda.max_memory_allocated(device))} at most, measured in these iterations")
+        _line("memory", f"{size(torch.cuda.max_memory_allocated(device))} at most, measured in these iterations")
     if config.n_gpu > 1:
         _line(
             "devices", f"n_gpu is {config.n_gpu}: as many devices share batch and time; this is one device's with all"
@@ -164,49 +166,6 @@ class _Rehearsal:
         return Trainer(config.model_copy(update=changes), self.data, self.device)
 
 
-def _estimate_memory(rehearsal: _Rehearsal, n_parameters: int) -> float:
-    """Bytes that training needs: weights, gradients, momentum, and the activations that a small step keeps, scaled."""
-    config = rehearsal.config
-    streams = [config.train_supervised] + ([config.train_unsupervised] if config.uses_unlabelled else [])
-    batch = min(SMALL_BATCH, *(stream.batch_size for stream in streams))
-    crop = min(SMALL_CROP, *(stream.crop_size for stream in streams))
-    trainer = rehearsal.trainer(unsupervised=True, batch=batch, crop=crop)
-    weights = {parameter.untyped_storage().data_ptr() for parameter in trainer.step.parameters()}
-    kept: dict[int, int] = {}
-
-    def keep(values: torch.Tensor) -> torch.Tensor:
-        storage = values.untyped_storage()
-        if storage.data_ptr() not in weights:  # those do not grow with the batch
-            kept[storage.data_ptr()] = storage.nbytes()
-        return values
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda values: values):
-        trainer.step(**next(iter(trainer.batches)))
-    pixels = sum(stream.batch_size * stream.crop_size**2 for stream in streams) / config.trainer.accumulate
-    activations = sum(kept.values()) * pixels / (len(streams) * batch * crop**2)
-    teacher = config.model.teacher == "ema"
-    fixed = (2 + moments(config) + teacher) * 4 * n_parameters
-    _line(
-        "memory",
-        f"about {_size(fixed + activations)}, estimated: {_size(fixed)} for weights, gradients and "
-        f"{'moments' if moments(config) > 1 else 'momentum'}{' and the teacher' if teacher else ''}, "
-        f"{_size(activations)} kept for the backward pass (measured with {batch} crops of {crop} pixels, scaled); "
-        "the program itself takes about 0.8 GB more, and decoded images up to "
-        f"{_size(len(streams) * config.data.cache_gb * 1e9)} (data.cache_gb)",
-    )
-    return fixed + activations
-
-
-def _available_memory() -> float | None:
-    """Free memory of the machine in bytes, where it can be known."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    values = dict(line.split(":", 1) for line in lines)
-    return float(values["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in values else None
-
-
 def _estimate_time(rehearsal: _Rehearsal, schedule: Schedule, unsupervised_from: int, validations: int) -> float:
     supervised = unsupervised_from * schedule.iterations_per_epoch
     both = schedule.iterations - supervised
@@ -268,10 +227,6 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
-
-
-def _size(n_bytes: float) -> str:
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
 
 
 def _line(what: str, text: str) -> None:

@@ -7,7 +7,7 @@ import torch
 import main as command_line
 from dataloaders import open_data
 from trainer.loop.trainer import Trainer
-from trainer.planning import plan
+from trainer.planning import memory, plan
 from utils.config_file import load_config
 
 
@@ -71,12 +71,12 @@ def test_memory_of_a_small_step_scales_to_that_of_a_whole_one(tiny_configs, caps
     larger += ["--set", "model.base_width=16"]
     monkeypatch.setattr(plan, "_estimate_time", lambda *_: None)
     scaled = kept()
-    monkeypatch.setattr(plan, "SMALL_BATCH", 4)
-    monkeypatch.setattr(plan, "SMALL_CROP", 128)
+    monkeypatch.setattr(memory, "SMALL_BATCH", 4)
+    monkeypatch.setattr(memory, "SMALL_CROP", 128)
     assert scaled == pytest.approx(kept(), rel=0.03)
 
 
 def test_time_is_not_tried_where_the_memory_is_not_there(tiny_configs, capsys, monkeypatch):
-    monkeypatch.setattr(plan, "_available_memory", lambda: 1000.0)
+    monkeypatch.setattr(plan, "available_memory", lambda: 1000.0)
     monkeypatch.setattr(plan, "_estimate_time", None)
     assert "not measured: the machine has 0 MB of free memory" in printed_plan(tiny_configs[1], capsys)
