@@ -15,7 +15,7 @@ SMALL_BATCH, SMALL_CROP = 2, 64  # of the step whose activations are counted
 GPUS = (8, 12, 16, 24, 80)  # GB
 CUDA_ITSELF = 1.5e9  # bytes: its context, and what cuDNN works in
 HALF = 0.55  # of the activations in 16 bit: some, of norms and losses, stay in 32
-PARTS = (1, 2, 4, 8)
+PARTS = (1, 2, 4, 8)  # of a batch, each of two images or more (trainer.accumulate)
 _PRECISIONS = {  # where activations are counted in 32 bit, those that "auto" may take; else the one they are counted in
     "auto": (("float32", 1.0), ("bf16", HALF)),
     "fp32": (("float32", 1.0), ("bf16", HALF)),
@@ -69,7 +69,9 @@ class Memory:
     def _settings(self, there: float, config: Config) -> str:
         whole = self.activations * config.trainer.accumulate
         for parts in PARTS:
-            if any(stream.batch_size % parts for stream in _streams(config)):
+            if parts > 1 and any(
+                stream.batch_size % parts or stream.batch_size < 2 * parts for stream in _streams(config)
+            ):
                 break
             for precision, share in _PRECISIONS[config.trainer.precision]:
                 if self.fixed + CUDA_ITSELF + share * whole / parts <= there:

@@ -157,7 +157,7 @@ def test_settings_follow_from_the_images_and_the_machine(unplanned):
     assert init() == 0
     config, baseline = load_config("configs/mine_usrn.json"), load_config("configs/mine_baseline.json")
     assert (config.n_labeled_examples, config.num_images_all, config.pretrained) == (5, 11, False)
-    assert config.train_supervised == config.train_unsupervised
+    assert config.train_supervised.model_dump().items() >= config.train_unsupervised.model_dump().items()
     assert (config.train_supervised.base_size, config.train_supervised.crop_size) == (48, 32)
     assert baseline.model_copy(update={"name": "USRN", "experim_name": "mine_usrn"}) == config
 
