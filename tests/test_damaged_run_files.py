@@ -54,6 +54,7 @@ def finished(finished_runs, demo_set, tmp_path_factory):
     saved = folder / "saved"
     for kind in ("baseline", "usrn"):
         assert run(folder, saved, kind, "--test") == 0
+    assert run(folder, saved, "usrn", "--summary") == 0
     sys.addaudithook(_notice)
     readers = []
     for stage, command in STAGES.items():

@@ -11,12 +11,11 @@ from dataloaders.check import check_data as check_every_file
 from dataloaders.check import lost_classes, refuse_leaks, refuse_void_masks
 from dataloaders.sets.description import find_root
 from dataloaders.sets.value_range import store_value_range
-from trainer.evaluation.comparison import save_comparison
 from trainer.evaluation.evaluate import PREDICTIONS, column, percent, save_results, scores_table, summary_lines
 from trainer.evaluation.image_scores import IMAGE_COUNTS, IMAGE_SCORES
 from trainer.evaluation.measures import measure
 from trainer.evaluation.report import write_report
-from trainer.evaluation.run_json import evaluate_again, read_results
+from trainer.evaluation.run_json import read_results
 from trainer.loop.resume import BEST, checkpoint_to_go_on_from, remove_earlier_run, training_inputs
 from trainer.loop.trainer import Trainer
 from trainer.planning.plan import plan_run
@@ -29,6 +28,7 @@ from trainer.stage_table import STAGES
 from trainer.subclasses.agreement import check_subclass_maps
 from trainer.subclasses.features import features_command, features_dir, save_features
 from trainer.subclasses.table import PICTURE, TABLE
+from trainer.summary import model_to_use, summarise
 from trainer.trained import best_model, last_beside_best, last_model, load_network, refuse_unfinished_baseline
 from utils.config import Config
 from utils.distributed import barrier, failing_together, is_main, restarts
@@ -224,27 +224,9 @@ def test(config: Config, options: Options, device: torch.device) -> None:
 
 
 def summary(config: Config, options: Options, device: torch.device) -> None:
-    """The end of a run: the baseline's scores beside its own, and where everything is."""
-    runs = {"baseline": config.baseline_dir, config.name: config.run_dir}
+    """The end of a run: the baseline's scores beside its own, which model to use, and where everything is."""
     data = open_data(config)
-    for run_dir in runs.values():
-        if not (run_dir / "results.json").is_file():
-            raise UsageError(f"{run_dir / 'results.json'}: is missing. {evaluate_again(run_dir)}")
-        Record(run_dir, "test", data.fingerprints("validation")).refuse_stale(evaluate_again(run_dir))
-    picture = config.run_dir / "comparison.png"
-    save_comparison(picture, data, runs)
-    columns = {}
-    for name, run_dir in runs.items():
-        results = read_results(run_dir / "results.json")
-        if tuple(results["iou"]) != data.classes:
-            raise UsageError(f"{run_dir / 'results.json'}: is of other classes. {evaluate_again(run_dir)}")
-        columns[name] = column(results)
-    log.info(f"\n{config.own_name}, {len(data.validation)} validation images")
-    log.info(scores_table(data.classes, columns))
-    log.info(f"\npictures:    {picture} (image, target, baseline, {config.name})")
-    for what, name in (("predictions", "preds/"), ("checkpoint", "best_model.pth"), ("log", "log.txt")):
-        log.info(f"{what + ':':13}{config.baseline_dir / name}, {config.run_dir / name}")
-    log.info(f"curves:      tensorboard --logdir {config.trainer.log_dir}")
+    summarise(config, data)
     _report(config, data)
 
 
@@ -282,7 +264,7 @@ def plan(config: Config, options: Options, device: torch.device) -> None:
 
 def predict(config: Config, options: Options, device: torch.device) -> None:
     """Prediction of any images."""
-    path = best_model(config, options.resume)
+    path = model_to_use(config, options.resume)
     output = Path(options.output) if options.output else config.run_dir / "predictions"
     count = predict_files(load_model(path, config, device=device), options.predict, output, path)
     log.info(f"predictions of {count} images; {output}")
@@ -290,7 +272,7 @@ def predict(config: Config, options: Options, device: torch.device) -> None:
 
 def export(config: Config, options: Options, device: torch.device) -> None:
     """The network for other programs."""
-    path = best_model(config, options.resume)
+    path = model_to_use(config, options.resume)
     output = Path(options.output) if options.output else config.run_dir / f"model{SUFFIXES[options.export]}"
     network, classes, _, _ = read_network(path, config)
     export_network(network, classes, options.export, output)

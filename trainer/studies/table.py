@@ -11,10 +11,10 @@ import numpy as np
 
 from trainer.evaluation.image_scores import IMAGE_COUNTS, read_image_counts
 from trainer.evaluation.run_json import read_results
+from trainer.evaluation.statistics import groups_of, mean_iou_of, paired_difference
 from trainer.record import Record
 from trainer.studies.description import Run, Study
 from trainer.studies.label_quality import NOTE, quality_by_quarter, quality_tables
-from trainer.studies.statistics import groups_of, mean_iou_of, paired_difference
 from utils.config import Config, flat_settings
 
 SCORES = ("mean", "rare", "medium", "frequent")

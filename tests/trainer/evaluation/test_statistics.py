@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from trainer.studies.statistics import groups_of, iou_of, mean_iou_of, paired_difference
+from trainer.evaluation.statistics import groups_of, iou_of, mean_iou_of, paired_difference
 
 
 def counts(rng, n_images=60, quality=0.8):

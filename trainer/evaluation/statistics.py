@@ -1,4 +1,4 @@
-"""Paired differences of two variants: mean, interval and how many seeds agree."""
+"""Paired differences of two variants or models: mean, interval and how many seeds agree."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,16 +70,31 @@ def paired_difference(
     """
     pairs = [np.stack(pair) for pair in zip(first, other, strict=True)]  # a seed: (2, N, 3, C)
     observed = np.array([np.subtract(*mean_iou_of(pair.sum(1), classes)[::-1]) for pair in pairs])
-    rng, n_images = np.random.default_rng(0), pairs[0].shape[1]
-    weights = rng.multinomial(n_images, np.full(n_images, 1 / n_images), RESAMPLES).astype(float)
+    rng = np.random.default_rng(0)
+    weights = draw_images(pairs[0].shape[1], rng)
     resampled = []
     for pair in pairs:
-        shape = (RESAMPLES, *pair.shape[2:])
-        before, after = (
-            mean_iou_of((weights @ counts.reshape(n_images, -1)).reshape(shape), classes) for counts in pair
-        )
+        before, after = (mean_iou_of(resampled_counts(counts, weights), classes) for counts in pair)
         resampled.append(after - before)
     drawn = rng.integers(len(pairs), size=(RESAMPLES, len(pairs)))
-    means = np.stack(resampled)[drawn, np.arange(RESAMPLES)[:, None]].mean(1)
-    low, high = np.nanquantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Difference(float(observed.mean()), float(low), float(high), int((observed > 0).sum()), len(observed))
+    low, high = interval(np.stack(resampled)[drawn, np.arange(RESAMPLES)[:, None]].mean(1))
+    return Difference(float(observed.mean()), low, high, int((observed > 0).sum()), len(observed))
+
+
+def draw_images(n_images: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each image is in each resample, float (RESAMPLES, N)."""
+    return rng.multinomial(n_images, np.full(n_images, 1 / n_images), RESAMPLES).astype(float)
+
+
+def resampled_counts(counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Pixels of the images of every resample, (N, 3, C) → (RESAMPLES, 3, C)."""
+    return (weights @ counts.reshape(len(counts), -1)).reshape(len(weights), *counts.shape[1:])
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """In which 95 % of the resampled values lie that are numbers; NaN where none is."""
+    numbers = values[~np.isnan(values)]
+    if not len(numbers):
+        return float("nan"), float("nan")
+    low, high = np.quantile(numbers, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)

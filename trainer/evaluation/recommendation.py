@@ -1,0 +1,125 @@
+"""Which of a run's two models to use, and how sure that is: a paired bootstrap over the validation images."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainer.evaluation.statistics import draw_images, interval, iou_of, mean_iou_of, resampled_counts
+from utils.config import Config
+
+FEWEST_IMAGES = 6
+"""Images that tell a difference from chance: where all of five agree, chance does that in 1 of 16 cases (sign test)."""
+SMALL = 30
+"""Validation images, below which each model's score is given with its interval."""
+ADVICE = (
+    "train longer: --set trainer.epochs={longer} is twice as long; a method with unlabelled images needs more "
+    "iterations than its baseline",
+    'start from better weights, with "pretrained" (now {pretrained}): a file of weights (pretrained/README.md), or '
+    '"baseline", which starts from the model that is ahead now',
+)
+"""What is worth a try where the method lost to its baseline; the one place that says so."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A score of one model less that of another, on the same images.
+
+    Attributes
+    ----------
+    value
+        NaN where the class occurs with neither.
+    low, high
+        The interval in which 95 % of the resampled differences lie.
+    n_images
+        Those whose targets have what the score is of.
+    """
+
+    value: float
+    low: float
+    high: float
+    n_images: int
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether it is more than chance."""
+        return self.n_images >= FEWEST_IMAGES and (self.low > 0 or self.high < 0)
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:+.2f} ({100 * self.low:+.2f} to {100 * self.high:+.2f})"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model against its baseline.
+
+    Attributes
+    ----------
+    mean
+        Of the mean IoU.
+    classes
+        Of the IoU, by class.
+    scores
+        Mean IoU of baseline and model, each with its interval.
+    """
+
+    mean: Change
+    classes: dict[str, Change]
+    scores: tuple[tuple[float, float, float], tuple[float, float, float]]
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the model is the one to use; where they are level, the baseline is."""
+        return self.mean.value > 0
+
+
+def compare(baseline: np.ndarray, own: np.ndarray, classes: Sequence[str]) -> Comparison:
+    """Compare two models by the pixel counts of the same images, int (N, 3, C) each."""
+    weights = draw_images(len(baseline), np.random.default_rng(0))
+    before, after = (resampled_counts(counts, weights) for counts in (baseline, own))
+    images = (baseline[:, 1] > 0).sum(0)
+    values, drawn = iou_of(own.sum(0)) - iou_of(baseline.sum(0)), iou_of(after) - iou_of(before)
+    means = [float(mean_iou_of(counts.sum(0))) for counts in (baseline, own)]
+    drawn_means = [mean_iou_of(counts) for counts in (before, after)]
+    first, second = ((mean, *interval(of_mean)) for mean, of_mean in zip(means, drawn_means, strict=True))
+    return Comparison(
+        mean=Change(means[1] - means[0], *interval(drawn_means[1] - drawn_means[0]), int(baseline[:, 1].any(1).sum())),
+        classes={
+            name: Change(float(values[index]), *interval(drawn[:, index]), int(images[index]))
+            for index, name in enumerate(classes)
+        },
+        scores=(first, second),
+    )
+
+
+def recommendation(found: Comparison, config: Config) -> list[str]:
+    """What the end of a run says: the model to use, how sure that is, classes, and what to try where it lost."""
+    method, n_images = config.name, found.mean.n_images
+    sure = "more than chance" if found.mean.is_clear else "no more than chance may give"
+    difference = f"mean IoU {found.mean}, 95 % interval over {n_images} validation images: {sure}"
+    if found.is_better:
+        lines = [f"recommended: {method}. It is above the baseline, {difference}"]
+    else:
+        lines = [f"recommended: the baseline. It is the better one, {method} is not above it: {difference}"]
+    if n_images < SMALL:
+        texts = (
+            f"{title} {100 * score:.2f} ({100 * low:.2f} to {100 * high:.2f})"
+            for title, (score, low, high) in zip(("baseline", method), found.scores, strict=True)
+        )
+        few = f"; fewer than {FEWEST_IMAGES} cannot tell a difference from chance" * (n_images < FEWEST_IMAGES)
+        lines.append(f"only {n_images} validation images{few}: mean IoU and its 95 % interval, {', '.join(texts)}")
+    clear = sorted((item for item in found.classes.items() if item[1].is_clear), key=lambda item: -item[1].value)
+    for what, changes in (
+        ("gained", [item for item in clear if item[1].value > 0]),
+        ("lost", [item for item in reversed(clear) if item[1].value < 0]),
+    ):
+        text = ", ".join(f"{name} {change}" for name, change in changes)
+        lines.append(f"classes that {what} more than chance: {text or 'none'}")
+    rare = [name for name, change in found.classes.items() if 0 < change.n_images < FEWEST_IMAGES]
+    if rare:
+        lines.append(f"in fewer than {FEWEST_IMAGES} validation images, too few to tell: {', '.join(rare)}")
+    if not found.is_better:
+        now = {"longer": 2 * config.trainer.epochs, "pretrained": json.dumps(config.pretrained)}
+        lines += [f"to try: {text.format(**now)}" for text in ADVICE]
+    return lines

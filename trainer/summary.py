@@ -1,0 +1,114 @@
+"""The end of a run: its scores beside its baseline's, and the model to use (``saved/<name>/model.pth``)."""
+
+from pathlib import Path
+
+from dataloaders import SegmentationData
+from trainer.evaluation.comparison import save_comparison
+from trainer.evaluation.evaluate import column, scores_table
+from trainer.evaluation.image_scores import IMAGE_COUNTS, read_image_counts
+from trainer.evaluation.recommendation import compare, recommendation
+from trainer.evaluation.run_json import evaluate_again, read_results
+from trainer.loop.resume import BEST
+from trainer.record import Record
+from trainer.trained import best_model
+from utils.config import BASELINE, Config
+from utils.errors import UsageError
+from utils.files import write_whole
+from utils.fingerprint import fingerprint, sha256
+from utils.logger import log
+
+MODEL = "model.pth"
+
+
+def summarise(config: Config, data: SegmentationData) -> None:
+    """Print the table of both runs, and where everything is; write the picture and the recommended model.
+
+    Raises
+    ------
+    UsageError
+        A run is not evaluated, or was trained or got other data since.
+    """
+    runs = {"baseline": config.baseline_dir, config.name: config.run_dir}
+    for run_dir in runs.values():
+        if not (run_dir / "results.json").is_file():
+            raise UsageError(f"{run_dir / 'results.json'}: is missing. {evaluate_again(run_dir)}")
+        Record(run_dir, "test", data.fingerprints("validation")).refuse_stale(evaluate_again(run_dir))
+    picture = config.run_dir / "comparison.png"
+    save_comparison(picture, data, runs)
+    columns = {}
+    for name, run_dir in runs.items():
+        results = read_results(run_dir / "results.json")
+        if tuple(results["iou"]) != data.classes:
+            raise UsageError(f"{run_dir / 'results.json'}: is of other classes. {evaluate_again(run_dir)}")
+        columns[name] = column(results)
+    log.info(f"\n{config.own_name}, {len(data.validation)} validation images")
+    log.info(scores_table(data.classes, columns))
+    log.info("\n" + "\n".join(_recommend(config, data)))
+    log.info(f"\npictures:    {picture} (image, target, baseline, {config.name})")
+    for what, name in (("predictions", "preds/"), ("checkpoint", BEST), ("log", "log.txt")):
+        log.info(f"{what + ':':13}{config.baseline_dir / name}, {config.run_dir / name}")
+    log.info(f"curves:      tensorboard --logdir {config.trainer.log_dir}")
+
+
+def _recommend(config: Config, data: SegmentationData) -> list[str]:
+    """Write the better one of the two best models as ``model.pth``; what there is to say of it."""
+    run_dirs = config.baseline_dir, config.run_dir
+    for run_dir in run_dirs:
+        entry, model = Record(run_dir, "test").entry, run_dir / BEST
+        if entry is None or not model.is_file() or not entry["source"].startswith(sha256(model)):
+            return [f"no recommendation: the scores are not those of {model}. {evaluate_again(run_dir)}"]
+    baseline, own = (read_image_counts(run_dir / IMAGE_COUNTS) for run_dir in run_dirs)
+    for run_dir, counts in zip(run_dirs, (baseline, own), strict=True):
+        if counts.shape != (len(data.validation), 3, len(data.classes)):
+            raise UsageError(f"{run_dir / IMAGE_COUNTS}: is of other images. {evaluate_again(run_dir)}")
+    found = compare(baseline, own, data.classes)
+    chosen, model = run_dirs[found.is_better] / BEST, _folder(config) / MODEL
+    record = Record(model.parent, "summary", _models(config))
+    record.begin()
+    write_whole(model, chosen.read_bytes())
+    record.done(config, [model], record.how_made(config, run=config.experim_name, recommended=str(chosen)))
+    return [*recommendation(found, config), f"model to use: {model}, which --predict takes; it is {chosen}"]
+
+
+def model_to_use(config: Config, resume: str | None) -> Path:
+    """The checkpoint that ``resume`` names; for a run that was compared with its baseline, the recommended model of
+    the two; else the run's best one.
+
+    Raises
+    ------
+    UsageError
+        There is none, or one of the two runs was trained again since they were compared.
+    """
+    folder = _folder(config)
+    recommended = Record(folder, "summary", _models(config))
+    compared = recommended.made.get("run") == config.experim_name
+    if resume or config.name == BASELINE or not (compared or recommended.is_begun):
+        return best_model(config, resume)
+    way_out = f"Compare the two again (sh main.sh {config.own_name} does), or name a model with --resume."
+    recommended.refuse_stale(way_out)
+    if not (folder / MODEL).is_file():
+        raise UsageError(f"{folder / MODEL}: is gone. {way_out}")
+    log.info(f"recommended model: {folder / MODEL}, which is {recommended.made['recommended']}")
+    return folder / MODEL
+
+
+def _models(config: Config) -> dict[str, str]:
+    """Fingerprints of the best models that are compared; of one that is not there, what was known of it.
+
+    A run that is being trained has none yet.
+    """
+    entry = Record(_folder(config), "summary").entry
+    known = entry.get("made_from", {}) if entry is not None else {}
+    found = {}
+    for run_dir in (config.baseline_dir, config.run_dir):
+        name, model = f"the best model of {run_dir.name}", run_dir / BEST
+        if model.is_file():
+            found[name] = fingerprint(model)
+        elif name in known and not Record(run_dir, "train").is_begun:
+            found[name] = known[name]
+    return found
+
+
+def _folder(config: Config) -> Path:
+    """Of what is of a run and its baseline together: ``<save_dir>/<name>``."""
+    return Path(config.trainer.save_dir) / config.own_name
