@@ -17,7 +17,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trainer.balanced_kmeans.assignment import Exchange, desired_sizes, exchange, newton_price_step
-from trainer.balanced_kmeans.samples import Samples, Sums, all_reduce, broadcast, squared_distances
+from trainer.balanced_kmeans.distances import Distances, Found, squared_distances
+from trainer.balanced_kmeans.samples import Samples, all_reduce, broadcast, means
 
 OnIteration = Callable[[int, float], None]
 """Called after every iteration over all samples with its number and the inertia, about."""
@@ -26,9 +27,9 @@ _BALANCED = 0.02  # share of the samples that may be too many before the centres
 _BALANCE_PASSES = 5  # passes to get there, per iteration
 _PATIENCE = 2  # iterations without a gain before a large problem stops
 _SETTLE_PASSES = 12  # passes over all samples with fixed centres before the repair
-_SETTLED = 1e-3  # share of the samples that is left to the repair
+_SETTLED, _SETTLED_SAMPLES = 1e-3, 128  # share of the samples that is left to the repair, and how many at most
 _RIDGE = 256.0  # prices without soft samples move no further than this many temperatures, at a caution of 1
-_REPAIR_ROWS = 2**17  # samples offered to the repair, about
+_REPAIR_ROWS = 2**13  # samples offered to the repair at first, about
 
 
 @dataclass
@@ -84,17 +85,16 @@ class Pass(NamedTuple):
     """What one pass over all samples finds at some prices: its sums, the dual value, and the samples that a cluster
     has too many or too few, as a share of all."""
 
-    sums: Sums
+    sums: Found
     dual: float
     excess_share: float
 
 
 @dataclass
 class _Descent:
-    """Centres and prices on their way, over all samples."""
+    """Prices on their way at the centres of ``distances``, and the labels (samples here,) at these prices."""
 
-    samples: Samples
-    centers: Tensor
+    distances: Distances
     prices: Tensor
     temperature: float
     low: Tensor
@@ -104,35 +104,39 @@ class _Descent:
 
     def look(self, prices: Tensor) -> Pass:
         """One pass at these prices."""
-        found = self.samples.scan(self.centers, prices.to(self.samples.dtype), self.temperature, self.labels)
+        found = self.distances.assign(prices, self.temperature, self.labels)
+        samples = self.distances.samples
         bound = float((prices.clamp(min=0) * self.high + prices.clamp(max=0) * self.low).sum())
         over = (found.counts - self.high).clamp(min=0).sum() + (self.low - found.counts).clamp(min=0).sum()
-        return Pass(found, found.value + self.samples.scatter - bound, float(over) / self.samples.total)
+        return Pass(found, found.value + samples.scatter - bound, float(over) / samples.total)
 
-    def step(self, found: Sums) -> Tensor:
+    def step(self, found: Found) -> Tensor:
         """Prices after a step from the current ones, where ``found`` was seen."""
-        k = len(self.prices)
-        ridge = torch.eye(k).to(self.prices) * (self.samples.total / (k * _RIDGE * self.temperature))
+        k, samples = len(self.prices), self.distances.samples
+        ridge = torch.eye(k).to(self.prices) * (samples.total / (k * _RIDGE * self.temperature))
         curvature = found.curvature[0] + self.caution * (found.curvature[1:].sum(0) + ridge)
         after = newton_price_step(self.prices, found.counts, curvature, self.low, self.high)
-        return broadcast(after, self.samples.group)
+        return broadcast(after, samples.group)
 
-    def balance(self, at_prices: Pass, passes: int, share: float) -> Pass:
+    def balance(self, passes: int, share: float) -> Pass:
         """Climb the dual with the centres where they are, until the excess is no more than ``share``.
 
-        ``at_prices`` is the pass at the current prices; returned is the one at the prices where the climb ends.
+        Returned is the pass at the prices where the climb ends.
         """
+        here = self.look(self.prices)
+        climbed = True
         for _ in range(passes):
-            if at_prices.excess_share <= share:
+            if here.excess_share <= share:
                 break
-            trial = self.step(at_prices.sums)
-            at_trial = self.look(trial)
-            if at_trial.dual >= at_prices.dual:
-                at_prices, self.prices = at_trial, trial
+            trial = self.step(here.sums)
+            there = self.look(trial)
+            climbed = there.dual >= here.dual
+            if climbed:
+                here, self.prices = there, trial
                 self.caution = max(self.caution / 1.5, 0.1)
             else:
                 self.caution = min(self.caution * 4, 1e4)
-        return at_prices
+        return here if climbed else self.look(self.prices)
 
 
 def lloyd(
@@ -142,32 +146,25 @@ def lloyd(
     temperature: float,
     problem: Problem,
     on_iteration: OnIteration | None = None,
-) -> tuple[Tensor, Tensor, Tensor, int]:
-    """Passes over all samples that move centres and prices, then prices only.
+) -> tuple[Tensor, Distances, Tensor, int]:
+    """Iterations over all samples that move prices towards balance, then centres to the means; in the end prices only.
 
     Returns
     -------
-    labels, centers, prices, iterations
-        Labels of the samples here, centres, prices, iterations. The sizes are close to their bounds, not inside.
+    labels, distances, prices, iterations
+        Labels of the samples here, distances to the last centres, prices, iterations. The sizes are close to their
+        bounds, not inside.
     """
     low, high = problem.soft_bounds(samples.total, prices.double())
     labels = torch.zeros(samples.size, dtype=torch.int64, device=samples.device)
-    descent = _Descent(samples, centers, prices.double(), temperature, low, high, labels)
-    latest = descent.look(descent.prices)
+    distances = Distances(samples, centers)
+    descent = _Descent(distances, prices.double(), temperature, low, high, labels)
     best, stale = np.inf, 0
     for iteration in range(1, problem.max_iter + 1):  # noqa: B007
-        latest = descent.balance(latest, _BALANCE_PASSES, _BALANCED)
-        found, value, excess = latest
-        size = found.counts[:, None]
-        moved = torch.where(size > 0, found.sums / size.clamp(min=1), descent.centers.double())
-        gain = float((size * (moved - descent.centers).square()).sum())  # by this much the squared distances fall
-        prices, descent.centers = descent.prices, moved.to(samples.dtype)
-        if excess <= _BALANCED:
-            descent.prices = descent.step(found)
-        latest = descent.look(descent.prices)
-        if excess <= _BALANCED and latest.excess_share > 5 * _BALANCED:
-            descent.prices = prices
-            latest = descent.look(prices)
+        _, value, excess = descent.balance(_BALANCE_PASSES, _BALANCED)
+        moved, size = means(samples, labels, distances.centers)
+        gain = float((size * (moved - distances.centers).square()).sum())  # by this much the squared distances fall
+        distances.move(moved.to(samples.dtype))
         if excess <= _BALANCED:  # elsewhere the value is far below the inertia
             stale = 0 if value < best * (1 - problem.tol) else stale + 1
             best = min(best, value)
@@ -175,60 +172,55 @@ def lloyd(
             on_iteration(iteration, value)
         if gain <= problem.tol * value or stale == _PATIENCE:
             break
-    descent.balance(latest, _SETTLE_PASSES, _SETTLED)
-    return labels, descent.centers, descent.prices, iteration
+    descent.balance(_SETTLE_PASSES, min(_SETTLED, _SETTLED_SAMPLES / samples.total))
+    return labels, distances, descent.prices, iteration
 
 
-def _offer(samples: Samples, centers: Tensor, labels: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, np.ndarray]:
-    """Samples that the repair may move: for every pair of clusters (a, b), the cheapest of a to go to b.
+def _offer(distances: Distances, prices: Tensor, labels: Tensor, rows: int) -> tuple[Tensor, Tensor, np.ndarray]:
+    """Samples that the repair may move: of every cluster those that would lose least elsewhere at these prices.
 
     Returns
     -------
     positions, costs, limit
-        Positions here (m,), their squared distances to all centres less that to their own (m, k), and ``limit`` of
-        :class:`Exchange`.
+        Positions here (m,), their distances to all centres (m, k) and ``limit`` of :class:`Exchange`.
     """
-    k = len(centers)
-    each = max(8, _REPAIR_ROWS // (k * max(1, int((counts > 0).sum()))))
-    limit = torch.full((k, k), torch.inf, dtype=torch.float64, device=samples.device)
-    order = torch.argsort(labels, stable=True)
-    positions, costs = [], []
-    for cluster, members in enumerate(order.split(torch.bincount(labels, minlength=k).tolist())):
-        kept = members[:0]
-        extra = torch.zeros(0, k, dtype=samples.dtype, device=samples.device)
-        for part in members.split(samples.rows):
-            cost = squared_distances(samples.take(part), centers)
-            extra = torch.cat([extra, cost - cost[:, cluster, None]])
-            kept = torch.cat([kept, part])
-            if len(kept) > each:
-                value, row = torch.topk(extra, each, dim=0, largest=False)
-                limit[cluster] = torch.minimum(limit[cluster], value[-1].double())
-                row = row.flatten().unique()
-                kept, extra = kept[row], extra[row]
-        positions.append(kept)
-        costs.append(extra)
-    all_reduce(limit, samples.group, dist.ReduceOp.MIN)
-    return torch.cat(positions), torch.cat(costs).double(), limit.cpu().numpy()
+    samples, k = distances.samples, len(prices)
+    loss = torch.empty(samples.size, dtype=torch.float64, device=samples.device)
+    for part, cost in distances.blocks():
+        paid, own = cost + prices, labels[part, None]
+        stay = paid.gather(1, own)
+        loss[part] = (paid.scatter_(1, own, torch.inf).amin(1, keepdim=True) - stay)[:, 0]
+    order = torch.argsort(loss, stable=True)
+    order = order[torch.argsort(labels[order], stable=True)]  # by cluster, then by loss
+    counts = torch.bincount(labels, minlength=k)
+    first = counts.cumsum(0) - counts
+    each = max(8, rows // max(1, int((counts > 0).sum())))
+    chosen = order[torch.arange(samples.size, device=samples.device) - first[labels[order]] < each]
+    reach = torch.full((k,), torch.inf, dtype=torch.float64, device=samples.device)
+    more = counts > each  # those left out lose no less than the last one chosen
+    reach[more] = loss[order[first[more] + each - 1]]
+    limit = (all_reduce(reach, samples.group, dist.ReduceOp.MIN) + prices)[:, None] - prices
+    return chosen, distances.at(chosen).double(), limit.cpu().numpy()
 
 
-def repair(samples: Samples, centers: Tensor, prices: Tensor, labels: Tensor, problem: Problem) -> None:
+def repair(distances: Distances, prices: Tensor, labels: Tensor, problem: Problem) -> None:
     """Bring the sizes inside the bounds at the least cost, in ``labels``; every process works out the same moves."""
-    k, group = len(centers), samples.group
-    found = samples.scan(centers, prices.to(samples.dtype), 1.0, labels)
-    counts = found.counts.long().cpu().numpy()
+    samples, k = distances.samples, len(prices)
+    counts = distances.assign(prices, 1.0, labels).counts.long().cpu().numpy()
     support = prices.cpu().numpy()
     sizes = desired_sizes(support, counts, problem.low, problem.high, samples.total)
+    offered = _REPAIR_ROWS
     while (counts != sizes).any():
-        chosen, cost, limit = _offer(samples, centers, labels, torch.from_numpy(counts))
-        ranks = 1 if group is None else dist.get_world_size(group)
-        here = 0 if group is None else dist.get_rank(group)
+        chosen, cost, limit = _offer(distances, torch.from_numpy(support).to(prices), labels, offered)
+        ranks = 1 if samples.group is None else dist.get_world_size(samples.group)
+        here = 0 if samples.group is None else dist.get_rank(samples.group)
         rows = torch.zeros(ranks, dtype=torch.int64, device=samples.device)
         rows[here] = len(chosen)
-        rows = all_reduce(rows, group).tolist()
+        rows = all_reduce(rows, samples.group).tolist()
         own = slice(sum(rows[:here]), sum(rows[: here + 1]))
         table = torch.zeros(sum(rows), k + 1, dtype=torch.float64, device=samples.device)
         table[own, :k], table[own, k] = cost, labels[chosen].double()
-        table = all_reduce(table, group).cpu().numpy()
+        table = all_reduce(table, samples.group).cpu().numpy()
         state = Exchange(
             table[:, :k], table[:, k].astype(np.int64), counts, sizes, support, problem.low, problem.high, limit
         )
@@ -237,3 +229,4 @@ def repair(samples: Samples, centers: Tensor, prices: Tensor, labels: Tensor, pr
         labels[chosen] = torch.from_numpy(state.labels[own]).to(labels.device)
         if done:
             break
+        offered *= 4

@@ -18,7 +18,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from trainer.balanced_kmeans.descent import OnIteration, Problem, fit_exact, lloyd, repair
-from trainer.balanced_kmeans.samples import Samples, as_tensor, broadcast, means, squared_distances
+from trainer.balanced_kmeans.distances import squared_distances
+from trainer.balanced_kmeans.samples import Samples, as_tensor, broadcast, inertia, means
 from trainer.balanced_kmeans.start import anneal, plus_plus
 
 _EXACT_SAMPLES = 20_000  # up to here, and to this many distances, every assignment is exact
@@ -216,7 +217,7 @@ class BalancedKMeans(ClusterMixin, BaseEstimator):
         found = [anneal(x, self._start(x, samples.mean, rng), low, high) for _ in range(starts)]
         if exact:
             solved = [fit_exact(x, centers, prices, problem, on_iteration) for centers, prices, _, _ in found]
-            everyone, centers, inertia, self.n_iter_ = min(solved, key=lambda result: result[2])
+            everyone, centers, error, self.n_iter_ = min(solved, key=lambda result: result[2])
             labels = broadcast(everyone.to(samples.device), group)[samples.start : samples.start + samples.size]
         else:
             centers, prices, temperature, _ = min(found, key=lambda start: start[3])
@@ -226,16 +227,19 @@ class BalancedKMeans(ClusterMixin, BaseEstimator):
                     break
                 chosen = np.sort(rng.choice(n, size, replace=False))
                 middle = Samples(samples.everywhere(torch.from_numpy(chosen)), samples.device, None)
-                _, centers, prices, _ = lloyd(middle, centers - middle.mean, prices, temperature, rough)
-                centers = centers + middle.mean
+                _, distances, prices, _ = lloyd(middle, centers - middle.mean, prices, temperature, rough)
+                centers = distances.centers + middle.mean
             centers, prices = broadcast(centers, group), broadcast(prices, group)
-            labels, centers, prices, self.n_iter_ = lloyd(samples, centers, prices, temperature, problem, on_iteration)
-            repair(samples, centers, prices, labels, problem)
-            centers, inertia = means(samples, labels, centers)
+            labels, distances, prices, self.n_iter_ = lloyd(
+                samples, centers, prices, temperature, problem, on_iteration
+            )
+            repair(distances, prices, labels, problem)
+            centers, _ = means(samples, labels, distances.centers)
+            error = inertia(samples, labels, centers)
         self.labels_ = labels.cpu().numpy().astype(np.int32)
         kind = torch.float64 if samples.dtype == torch.float64 else torch.float32
         self.cluster_centers_ = (centers.cpu().double() + samples.mean.cpu().double()).to(kind).numpy()
-        self.inertia_ = float(inertia)
+        self.inertia_ = error
         return self
 
 

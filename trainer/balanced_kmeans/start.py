@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from trainer.balanced_kmeans.assignment import newton_price_step, soft_price_step
-from trainer.balanced_kmeans.samples import squared_distances
+from trainer.balanced_kmeans.distances import shares, squared_distances
 
 _COOLING = 0.6  # the temperature falls no faster than this from step to step
 _SOFT_PASSES, _SOFT_SHARE = 3, 0.1  # to balance softly at every temperature, and how well
@@ -58,12 +58,11 @@ def _soft_balance(
 
     def look(prices: Tensor) -> tuple[float, Tensor]:
         paid = cost + prices
-        least = paid.min(1, keepdim=True).values
-        soft = paid.sub_(least).div_(-temperature).exp_()
-        total = soft.sum(1, keepdim=True)
+        least = paid.amin(1, keepdim=True)
+        soft, total = shares(paid.sub_(least), temperature)
         value = float((least - temperature * total.log()).sum(dtype=torch.float64))
         bound = float((prices.clamp(min=0) * high + prices.clamp(max=0) * low).sum(dtype=torch.float64))
-        return value - bound, soft.div_(total)
+        return value - bound, soft
 
     value, soft = look(prices)
     for _ in range(steps):
@@ -115,7 +114,7 @@ def anneal(
         cost = squared_distances(x, centers)
         gap = 0.0
         if len(centers) > 1:
-            nearest = torch.topk(cost + prices, 2, largest=False).values
+            nearest = torch.topk(cost[:: 1 + len(cost) // 1024] + prices, 2, largest=False).values
             gap = float((nearest[:, 1] - nearest[:, 0]).median())
         wanted = factor * gap
         if temperature < np.inf:  # a gap is small, too, while centres share a place: cool slowly, never heat

@@ -15,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from trainer.balanced_kmeans import descent, estimator
+from trainer.balanced_kmeans.distances import Distances
 from trainer.balanced_kmeans.estimator import BalancedKMeans, fit_distributed
 from trainer.balanced_kmeans.samples import Samples
 
@@ -155,14 +156,14 @@ def test_last_assignment_is_optimal_for_its_centres(streamed, monkeypatch):
 
 @pytest.mark.usefixtures("_always_large")
 def test_repair_offers_more_samples_until_none_is_cheaper(monkeypatch):
-    monkeypatch.setattr(descent, "_REPAIR_ROWS", 0)
+    monkeypatch.setattr(descent, "_REPAIR_ROWS", 1)
     monkeypatch.setattr(descent, "_SETTLE_PASSES", 0)
     X, k = _features(800), 8
     samples = Samples(X, torch.device("cpu"), None)
     centers = samples.take(slice(0, k))
     labels = torch.zeros(800, dtype=torch.int64)
     problem = descent.Problem(800, np.full(k, 100), np.full(k, 100), 1, 0.0)
-    descent.repair(samples, centers, torch.zeros(k, dtype=torch.float64), labels, problem)
+    descent.repair(Distances(samples, centers), torch.zeros(k, dtype=torch.float64), labels, problem)
     cost = _distances(samples.take(slice(0, 800)).numpy(), centers.numpy())
     seats = np.repeat(cost, 100, axis=1)
     assert cost[np.arange(800), labels].sum() == pytest.approx(seats[linear_sum_assignment(seats)].sum(), rel=1e-6)
