@@ -24,6 +24,8 @@ from utils.config import FIXMATCH, UNIMATCH, Config
 from utils.errors import UsageError
 from utils.schedule import Schedule
 
+STEPS: dict[str, Callable[..., nn.Module]] = {FIXMATCH: FixMatchStep, UNIMATCH: UniMatchStep}
+"""Of the methods that train on unlabelled images with one branch."""
 PRETRAINED = Path(__file__).parents[2] / "pretrained"
 
 
@@ -88,8 +90,8 @@ def _step_of_method(
     model = config.model
     supervised: Any = {"supervised_w": model.supervised_w, "supervised_loss": supervised_loss}
     both = supervised | {"pos_thresh_value": model.pos_thresh_value, "loss_weight_unsup": model.loss_weight_unsup}
-    if config.name in (FIXMATCH, UNIMATCH):
-        return (UniMatchStep if config.name == UNIMATCH else FixMatchStep)(network, **both)
+    if config.name in STEPS:
+        return STEPS[config.name](network, **both)
     if subclasses is None or not isinstance(network, USRN):
         return BaselineStep(network, **supervised)
     return USRNStep(
