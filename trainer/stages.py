@@ -120,6 +120,7 @@ def train(config: Config, options: Options, device: torch.device) -> None:
     trainer = Trainer(
         config, data, device, checkpoint_to_go_on_from(config, record.made_from, options.resume, options.force)
     )
+    trainer.on_validation = _report_so_far
     record.begin()
     resumed_at = trainer.iteration
     if is_main() and resumed_at == 0:
@@ -133,7 +134,7 @@ def train(config: Config, options: Options, device: torch.device) -> None:
         )
         raise
     made = record.how_made(config, resumed_at=resumed_at, not_improved=trainer.not_improved)
-    _report(config, data, evaluated=False, made={"train": made})
+    _report(config, data, evaluated=False, scenes=trainer.board.scenes, made={"train": made})
     record.done(config, [model], made)
     log.info(f"trained without validation; {model}" if best is None else f"best val mIoU {percent(best)}; {model}")
 
@@ -244,6 +245,16 @@ def _report(config: Config, data: SegmentationData, **more) -> None:
         log.warning(
             f"{config.run_dir / 'report.html'}: could not be written ({type(error).__name__}: {error})", exc_info=True
         )
+
+
+def _report_so_far(trainer: Trainer) -> None:
+    """Write the page of a training that goes on: whatever goes wrong with that, a full disk as well, the training does
+    go on."""
+    at = f"in training: iteration {trainer.iteration:,} of {trainer.schedule.iterations:,}"
+    try:
+        write_report(trainer.config, trainer.data, evaluated=False, scenes=trainer.board.scenes, progress=at)
+    except Exception as error:
+        log.warning(f"{trainer.config.run_dir / 'report.html'}: is not written this time ({error})")
 
 
 def check_data(config: Config, options: Options, device: torch.device) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 from dataloaders.photometry import denormalise
 from dataloaders.sets.description import Sample, SegmentationData
 from trainer.evaluation.label_quality import Quality
+from trainer.evaluation.report.pictures import Scene
 from trainer.evaluation.run_json import read_history
 from trainer.subclasses.table import SubclassTable
 from utils.config import Config, flat_settings
@@ -69,6 +70,8 @@ class Board:
         # Spread over the list: neighbours are often frames of one film.
         images = data.validation if config.trainer.val else ()
         self.shown = {images[number * len(images) // PICTURES].id for number in range(PICTURES) if images}
+        self.scenes: list[Scene] = []
+        """Of the last validation."""
         self._pictures: list[tuple[str, Tensor]] = []  # tag, uint8 (3, H, W)
         if not is_main():
             return
@@ -110,10 +113,14 @@ class Board:
         epoch: int,
         result: Scores,
         train: Scores,
+        pictures: bool,
         label_shares: list[float] | None,
         pseudo_label_shares: list[float] | None,
     ) -> None:
-        """Scores of a validation; shares of every class among labels and used pseudo labels since the last one."""
+        """Scores of a validation; shares of every class among labels and used pseudo labels since the last one.
+
+        ``pictures``: whether TensorBoard gets pictures.
+        """
         if not is_main():
             return
         entry: dict[str, object] = {"iteration": iteration, "epoch": epoch + 1, "val_mean_iou": result.mean_iou}
@@ -129,6 +136,9 @@ class Board:
             self._by_class("val IoU of classes", result.iou.tolist(), iteration)
             for name, values in shares.items():
                 self._by_class(SHARE_GROUPS[name], values, iteration)
+            for scene in self.scenes if pictures else ():
+                masks = [self._colours(mask) for mask in (scene.target, scene.prediction)]
+                self._pictures.append((f"{VALIDATION_PICTURE}/{scene.id}", _side_by_side([scene.image, *masks])))
             for tag, picture in self._pictures:
                 self.writer.add_image(tag, picture, iteration)
             self._pictures.clear()
@@ -165,11 +175,10 @@ class Board:
         every = max(1, rounds // PICTURE_ROUNDS)
         return self.writer is not None and (number % every == 0 or epoch + 1 == schedule.epochs)
 
-    def keep_picture(self, sample: Sample, image: Tensor, target: Tensor, prediction: Tensor) -> None:
-        """Image, target and prediction side by side, for those that are shown."""
+    def keep_scene(self, sample: Sample, image: Tensor, target: Tensor, prediction: Tensor) -> None:
+        """Image, target and prediction of those that are shown."""
         if sample.id in self.shown:
-            picture = _side_by_side([image.cpu(), self._colours(target), self._colours(prediction)])
-            self._pictures.append((f"{VALIDATION_PICTURE}/{sample.id}", picture))
+            self.scenes.append(Scene(sample.id, image.cpu(), target.cpu(), prediction.cpu()))
 
     def keep_unlabelled(self, batch: dict[str, Tensor], out: dict[str, Tensor]) -> None:
         """What became of the unlabelled images: the first of a batch, and what ``USRNStep`` returned for it."""

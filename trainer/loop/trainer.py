@@ -1,7 +1,7 @@
 """The loop that every training method shares: iterations, validation, best model, early stop, going on."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -45,6 +45,9 @@ class Trainer:
         A checkpoint. One of ours goes on where it was, unless it is the end of another run; of any other, the
         weights start a new run.
     """
+
+    on_validation: Callable[["Trainer"], None] | None = None
+    """Called in the first process, after what a validation found is written."""
 
     def __init__(self, config: Config, data: SegmentationData, device: torch.device, origin: Origin | None = None):
         self.config, self.data, self.device = config, data, device
@@ -191,12 +194,13 @@ class Trainer:
 
     def _validate(self, epoch: int, pictures: bool) -> None:
         started = time.monotonic()
+        self.board.scenes.clear()
         result = evaluate(
             Protocol(self.evaluated, self.device, self.config),
             self.validation,
             self.n_classes,
             self.device,
-            on_image=self.board.keep_picture if pictures else None,
+            on_image=self.board.keep_scene,
             stop=self.stop,
             name=f"{self.config.run_dir}: the network of iteration {self.iteration}",
         )
@@ -217,7 +221,9 @@ class Trainer:
         if better:
             self.best = result.mean_iou
             self._save_best_model(epoch + 1)
-        self.board.validation(self.iteration, epoch, result, train_scores, *self.tally.take_shares())
+        self.board.validation(self.iteration, epoch, result, train_scores, pictures, *self.tally.take_shares())
+        if self.on_validation is not None and is_main():
+            self.on_validation(self)
 
     def _save_best_model(self, epoch: int) -> None:
         """Write the network alone, which is what evaluation and prediction need."""

@@ -49,8 +49,8 @@ def test_nothing_is_drawn_before_there_are_pseudo_labels(board):
 
 def test_history_has_shares_only_where_there_are_pseudo_labels(board):
     result = scores(torch.eye(8, dtype=torch.int64))
-    board.validation(2, 0, result, result, [0.125] * 8, None)
-    board.validation(4, 1, result, result, [0.125] * 8, [1.0] + [0.0] * 7)
+    board.validation(2, 0, result, result, False, [0.125] * 8, None)
+    board.validation(4, 1, result, result, False, [0.125] * 8, [1.0] + [0.0] * 7)
     first, second = (json.loads(line) for line in board.history.read_text().splitlines())
     assert "pseudo_label_shares" not in first
     assert second["pseudo_label_shares"][0] == 1

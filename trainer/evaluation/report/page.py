@@ -1,5 +1,6 @@
 """The page: its sections in order, each left out where the files it is made from are missing."""
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from torch import nn
 from dataloaders.sets.description import SegmentationData
 from trainer.evaluation.report import provenance, sections
 from trainer.evaluation.report.label_quality import label_quality
-from trainer.evaluation.report.pictures import choose, save_entropy_maps
+from trainer.evaluation.report.pictures import Scene, choose, save_entropy_maps
 from trainer.evaluation.report.run_files import read_run
 from trainer.evaluation.report.scores import scores
 from utils.config import BASELINE, Config
@@ -24,6 +25,8 @@ def write_report(
     data: SegmentationData,
     *,
     evaluated: bool = True,
+    scenes: Sequence[Scene] = (),
+    progress: str = "",
     made: dict[str, Any] | None = None,
     network: nn.Module | None = None,
     device: torch.device | None = None,
@@ -34,6 +37,10 @@ def write_report(
     ----------
     evaluated
         False leaves out the results of ``--test``: those in the folder are an earlier network's.
+    scenes
+        Without ``evaluated``: what the last validation predicted.
+    progress
+        How far a training is that goes on.
     made
         By stage, how it was made, of those that ``stages.json`` does not name yet.
     network, device
@@ -48,6 +55,7 @@ def write_report(
         shown = {id_ for group in groups for id_ in group.ids}
         save_entropy_maps(run.folder, config, data, shown, network, device)
     bodies = {
+        "Last validation": "" if evaluated else sections.last_validation(run, data, scenes),
         "Classes": sections.classes(run, compared, data),
         "Scores": scores(run, compared),
         "Curves": sections.curves(run, baseline),
@@ -57,7 +65,8 @@ def write_report(
         "Images": sections.images(run, compared, data, groups),
         "Run": provenance.facts(run, config, data) + provenance.settings(config),
     }
-    page = html_page(config.experim_name, sections.headline(run, compared, data), bodies)
+    going_on = f"<p>{escape(progress)}</p>" if progress else ""
+    page = html_page(config.experim_name, sections.headline(run, compared, data) + going_on, bodies)
     path = config.run_dir / REPORT
     write_whole(path, page)
     return path

@@ -5,11 +5,12 @@ import io
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from dataloaders.loaders import evaluation_loader
 from dataloaders.reading import read_mask
@@ -28,6 +29,15 @@ ENTROPY = "entropy"
 """Folder of the entropy maps, in the run's."""
 # From sure to unsure: black, violet, orange, pale yellow.
 ENTROPY_COLOURS = ((0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191))
+
+
+class Scene(NamedTuple):
+    """A validation image as uint8 (3, H, W), its target and its prediction, class indices (H, W)."""
+
+    id: str
+    image: Tensor
+    target: Tensor
+    prediction: Tensor
 
 
 @dataclass(frozen=True)
@@ -102,6 +112,13 @@ def pictures_of(sample: Sample, data: SegmentationData, run_dirs: dict[str, Path
         pictures[name] = mask_picture(prediction, data.palette)
     entropy_map = list(run_dirs.values())[-1] / ENTROPY / f"{sample.id}.png"
     return pictures | ({"entropy": entropy_picture(entropy_map)} if entropy_map.exists() else {})
+
+
+def pictures_of_scene(scene: Scene, palette: np.ndarray) -> dict[str, str]:
+    """Data URIs by caption."""
+    masks = {"target": scene.target, "prediction": scene.prediction}
+    image = _jpeg(Image.fromarray(np.ascontiguousarray(scene.image.permute(1, 2, 0).numpy())))
+    return {"image": image} | {caption: mask_picture(mask.numpy(), palette) for caption, mask in masks.items()}
 
 
 def _entropy_palette() -> np.ndarray:

@@ -1,5 +1,6 @@
 """The sections of the page: each takes what it shows and returns HTML, "" where it has nothing to show."""
 
+from collections.abc import Sequence
 from html import escape
 from math import isfinite, log2
 
@@ -8,7 +9,7 @@ import numpy as np
 from dataloaders.sets.description import SegmentationData
 from trainer.evaluation.report.cells import change_text, class_label, html_table, percent_text, table_row
 from trainer.evaluation.report.charts import Curve, balance, bars, heat_map, line_chart, row_shares
-from trainer.evaluation.report.pictures import ENTROPY_COLOURS, Group, pictures_of
+from trainer.evaluation.report.pictures import ENTROPY_COLOURS, Group, Scene, pictures_of, pictures_of_scene
 from trainer.evaluation.report.run_files import RunFiles
 from trainer.subclasses.table import read_subclass_table
 from utils.config import Config
@@ -61,6 +62,21 @@ def classes(run: RunFiles, baseline: RunFiles | None, data: SegmentationData) ->
         return html_table(["class", "IoU in %"], rows)
     note = "<p>IoU in %. Upper bar: the baseline; lower bar: this run.</p>"
     return note + html_table(["class", "baseline", run.name, "change"], rows)
+
+
+def last_validation(run: RunFiles, data: SegmentationData, scenes: Sequence[Scene]) -> str:
+    """IoU of every class in the last validation, and what was predicted then."""
+    entry = next((entry for entry in reversed(run.history) if "val_iou" in entry), None)
+    if entry is None:
+        return ""
+    found = [value if value >= 0 else float("nan") for value in entry["val_iou"]]
+    rows = [
+        table_row(class_label(data, index), bars({"own": iou}), [percent_text(iou)]) for index, iou in enumerate(found)
+    ]
+    rows.append(table_row("mean", bars({"own": entry["val_mean_iou"]}), [percent_text(entry["val_mean_iou"])], "total"))
+    pictures = "".join(_scene(scene.id, "", pictures_of_scene(scene, data.palette)) for scene in scenes)
+    note = f"<p>At iteration {entry['iteration']:,}.</p>"
+    return note + html_table(["class", "IoU in %"], rows) + (_legend(data) + pictures if pictures else "")
 
 
 def curves(run: RunFiles, baseline: RunFiles | None) -> str:
@@ -157,25 +173,34 @@ def images(run: RunFiles, baseline: RunFiles | None, data: SegmentationData, gro
             pictures = pictures_of(samples[id_], data, folders) if id_ in samples else {}
             if not pictures:
                 continue
-            cells = "".join(
-                f'<figure><img src="{uri}" alt="{escape(f"{caption}, {id_}")}" loading="lazy">'
-                f"<figcaption>{escape(caption)}</figcaption></figure>"
-                for caption, uri in pictures.items()
-            )
             score = f"IoU {percent_text(run.images[id_])} %"
             if baseline and id_ in baseline.images:
                 score += f", {change_text(run.images[id_] - baseline.images[id_])}"
-            scenes += f'<h4>{escape(id_)} <span>{score}</span></h4><div class="scene">{cells}</div>\n'
+            scenes += _scene(id_, score, pictures)
         body += f"<h3>{group.title}</h3>{scenes}" if scenes else ""
     if not body:
         return ""
-    legend = "".join(f"<li>{class_label(data, index)}</li>" for index in range(len(data.classes)))
     stops = ", ".join(f"rgb{colour}" for colour in ENTROPY_COLOURS)
     ramp = f'<span class="ramp">sure <i style="background:linear-gradient(90deg, {stops})"></i> unsure</span>'
     return (
         "<p>An image’s IoU is the mean over the classes in its target. The entropy is that of the class branch: "
-        f'{ramp}.</p><ul class="legend">{legend}</ul>{body}'
+        f"{ramp}.</p>{_legend(data)}{body}"
     )
+
+
+def _scene(id_: str, score: str, pictures: dict[str, str]) -> str:
+    """Pictures of one image, data URIs by caption."""
+    cells = "".join(
+        f'<figure><img src="{uri}" alt="{escape(f"{caption}, {id_}")}" loading="lazy">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        for caption, uri in pictures.items()
+    )
+    return f'<h4>{escape(id_)} <span>{score}</span></h4><div class="scene">{cells}</div>\n'
+
+
+def _legend(data: SegmentationData) -> str:
+    names = "".join(f"<li>{class_label(data, index)}</li>" for index in range(len(data.classes)))
+    return f'<ul class="legend">{names}</ul>'
 
 
 def _spread(sizes: np.ndarray) -> str:
