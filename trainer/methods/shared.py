@@ -31,6 +31,7 @@ class Teacher(nn.Module):
     def __init__(self, step: nn.Module):
         super().__init__()
         self.step = copy.deepcopy(step).requires_grad_(False).eval()
+        self._tensors: tuple[list[Tensor], list[Tensor]] | None = None
 
     @property
     def network(self) -> nn.Module:
@@ -47,12 +48,17 @@ class Teacher(nn.Module):
 
         ``good``, a bool scalar on the device, is whether the optimiser's step was taken; without one nothing moves.
         """
-        own, given = ([*net.parameters(), *net.buffers()] for net in (self.network, student))
-        averaged = [number for number, value in enumerate(own) if value.is_floating_point()]
+        if self._tensors is None:  # once, when both are where they stay: looking for them takes milliseconds
+            self._tensors = _averaged(self.network), _averaged(student)
+        own, given = self._tensors
         kept = torch.where(good, min(1 - 1 / (iteration + 1), MOST_KEPT), 1.0)
-        moved = torch._foreach_mul([given[number] for number in averaged], 1 - kept)
-        torch._foreach_mul_([own[number] for number in averaged], kept)
-        torch._foreach_add_([own[number] for number in averaged], moved)
+        moved = torch._foreach_mul(given, 1 - kept)
+        torch._foreach_mul_(own, kept)
+        torch._foreach_add_(own, moved)
+
+
+def _averaged(network: nn.Module) -> list[Tensor]:
+    return [value for value in (*network.parameters(), *network.buffers()) if value.is_floating_point()]
 
 
 class SharedStep(nn.Module):
@@ -85,11 +91,9 @@ class SharedStep(nn.Module):
         u_padding
             Where u_weak is padding, bool (N, H, W): probabilities are 0 there, so that no pseudo label is sure.
         """
-        return (
-            self.step(**batch, label=partial(self._label, u_box, u_padding))
-            if "u_weak" in batch
-            else self.step(**batch)
-        )
+        if "u_weak" not in batch:
+            return self.step(**batch)
+        return self.step(**batch, label=partial(self._label, u_box, u_padding))
 
     def _label(self, boxes: Tensor | None, padding: Tensor | None, u_weak: Tensor) -> tuple[Tensor, ...]:
         maps = (self.step if self.teacher is None else self.teacher.step).label(u_weak)

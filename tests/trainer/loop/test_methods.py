@@ -9,11 +9,12 @@ import main as command_line
 from dataloaders import open_data
 from tests.conftest import write_tiny_configs
 from tests.trainer.loop.test_trainer import train
-from tests.trainer.runs import history, prepare_subclasses, weights
+from tests.trainer.runs import history, prepare_subclasses, run_apart, weights
 from trainer.loop.resume import Origin
 from trainer.loop.trainer import Trainer
 from trainer.methods.fixmatch import FixMatchStep
 from utils.config_file import load_config
+from utils.distributed import rank
 from utils.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -49,6 +50,24 @@ def test_run_with_a_teacher_that_goes_on_ends_as_an_unbroken_one(configs, method
     assert any(not torch.equal(students[0][key], expected[f"module.{key}"]) for key in students[0])
     assert history(whole) == history(broken)
     assert method == "baseline" or any(entry.get("Lu_reg", 0) > 0 for entry in history(whole))
+
+
+def two_iterations(config_file, folder, device):
+    config = load_config(config_file, ["name=UniMatch", EASY, "experim_name=two_unimatch"])
+    trainer = Trainer(config, open_data(config), device)
+    trainer.step.train()
+    for batch, _ in zip(trainer.batches, range(2), strict=False):
+        trainer._iterate(batch)
+        trainer.iteration += 1
+    states = {"teacher": trainer.teacher.network.state_dict(), "student": trainer.network.state_dict()}
+    torch.save(states, folder / f"{rank()}.pth")
+
+
+def test_processes_have_the_same_teacher(configs, tmp_path):
+    assert run_apart(two_iterations, configs, tmp_path, processes=2) == []
+    first, second = (torch.load(tmp_path / f"{number}.pth", weights_only=True) for number in range(2))
+    assert all(torch.equal(first["teacher"][name], second["teacher"][name]) for name in first["teacher"])
+    assert any(not torch.equal(first["teacher"][name], first["student"][name]) for name in first["teacher"])
 
 
 def test_what_is_validated_and_kept_as_the_best_model_is_the_teacher(configs):
