@@ -54,7 +54,7 @@ def test_step_is_that_of_the_mean_gradient_of_the_parts_and_batch_norm_sees_each
 
 
 def test_run_in_parts_that_goes_on_ends_as_an_unbroken_one(tiny_configs):
-    options = ("name=FixMatch", "model.pos_thresh_value=0.2", IN_PARTS)
+    options = ("name=FixMatch", "model.pos_thresh_value=0.2", IN_PARTS, "trainer.epochs=1")
     whole, whole_dir = train(tiny_configs[0], *options, "experim_name=whole")
     _, broken_dir = train(tiny_configs[0], *options, "experim_name=broken", stop_after=3)
     resumed, _ = train(tiny_configs[0], *options, "experim_name=broken", resume=broken_dir / "checkpoint.pth")

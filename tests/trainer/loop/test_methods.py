@@ -38,7 +38,7 @@ def configs(demo_set, tmp_path_factory):
 @pytest.mark.parametrize("method", METHODS)
 def test_run_with_a_teacher_that_goes_on_ends_as_an_unbroken_one(configs, method):
     maps = f"label_subcls={configs.parent}/saved/tiny_baseline/label_subcls_balanced_kmeans"
-    options = (*METHODS[method], maps)
+    options = (*METHODS[method], maps, "trainer.epochs=1")
     _, whole = train(configs, *options, f"experim_name=whole_{method}")
     _, broken = train(configs, *options, f"experim_name=broken_{method}", stop_after=3)
     train(configs, *options, f"experim_name=broken_{method}", resume=broken / "checkpoint.pth")

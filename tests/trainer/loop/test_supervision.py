@@ -38,8 +38,8 @@ def test_plain_cross_entropy_is_what_nobody_asked_to_change(tiny_configs):
 
 def test_run_trains_with_weights_on_hard_pixels_alone(tiny_configs):
     settings = ("loss=ohem", "ohem_kept=50", "class_weights=inverse")
-    _, run_dir = train(tiny_configs[0], *(f"train_supervised.{setting}" for setting in settings))
-    _, plain = train(tiny_configs[0], "experim_name=plain")
+    _, run_dir = train(tiny_configs[0], "trainer.epochs=1", *(f"train_supervised.{setting}" for setting in settings))
+    _, plain = train(tiny_configs[0], "trainer.epochs=1", "experim_name=plain")
     first, other = (next(entry["Ls"] for entry in history(folder) if "Ls" in entry) for folder in (run_dir, plain))
     assert torch.tensor([first, other]).isfinite().all()
     assert first != other
