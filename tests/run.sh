@@ -3,6 +3,7 @@
 #   sh tests/run.sh [options of pytest]
 #   sh tests/run.sh --style     style and types only
 #   sh tests/run.sh --slow      the slow tests as well
+#   sh tests/run.sh --cuda      what must hold on a GPU, and nothing else
 #   sh tests/run.sh --matrix    the tests in environments of Python 3.10 and 3.12 and of PyTorch 2.11 (tests/matrix.sh)
 set -eu
 cd "$(dirname "$0")/.."
@@ -17,7 +18,8 @@ sh init.sh
 .venv/bin/python -m mypy
 case "${1:-}" in
     --style) exit 0 ;;
-    --slow) shift; set -- -m "slow or not slow" "$@" ;;
+    --slow) shift; set -- -m "not cuda" "$@" ;;
+    --cuda) shift; exec .venv/bin/python -m pytest -m cuda tests/test_device.py "$@" ;;
 esac
 # One thread for each process; the tests of a file share what it has trained, so they stay together.
 export OMP_NUM_THREADS=1
