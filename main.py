@@ -32,6 +32,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     algorithms = ("balanced_kmeans", "normal_kmeans")
     add("-ca", "--clustering_algorithm", choices=algorithms, help="stage 3's algorithm")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key: --set trainer.epochs=5")
+    add("--minutes", type=_minutes, metavar="N", help="time for the whole run: its schedule is scaled to it")
     add("--device", choices=("auto", "cuda", "cpu"), default="auto")
     add("--processes", type=int, metavar="N", help="processes on this machine (default: one per device, up to n_gpu)")
     study = parser.add_argument_group("studies (docs/studies.md)")
@@ -99,6 +100,13 @@ def _part(text: str) -> tuple[int, int]:
     return int(number), int(count)
 
 
+def _minutes(text: str) -> float:
+    minutes = float(text)
+    if not 0 < minutes < float("inf"):
+        raise argparse.ArgumentTypeError("must be above 0")
+    return minutes
+
+
 def _boolean(text: str) -> bool:
     if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
         raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
@@ -141,6 +149,8 @@ def run(options: argparse.Namespace) -> int:
     if options.init_data:
         init(options)
         return 0
+    if options.minutes:
+        options.set.append(f"trainer.minutes={options.minutes}")
     if options.study:
         from trainer.studies.study import run_study
 

@@ -2,6 +2,7 @@
 # The four stages of one run, its evaluation and the table: sh main.sh <run> [options of main.py for every stage]
 #   sh main.sh demo
 #   sh main.sh voc_1over32
+#   sh main.sh mine --minutes 60
 #   sh main.sh camvid_1over8 --set data_dir=/data/camvid
 # Finished stages are not repeated; --force repeats them all. RUN_PYTHON=python3 uses an environment of your own.
 set -eu

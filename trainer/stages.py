@@ -18,6 +18,7 @@ from trainer.evaluation.report import write_report
 from trainer.evaluation.run_json import read_results
 from trainer.loop.resume import BEST, checkpoint_to_go_on_from, remove_earlier_run, training_inputs
 from trainer.loop.trainer import Trainer
+from trainer.planning.budget import as_stored, fit_plan, fit_training
 from trainer.planning.plan import plan_run
 from trainer.prediction import load_model
 from trainer.prediction.export import SUFFIXES, export_network
@@ -91,12 +92,13 @@ def run_stage(name: str, config: Config, options: Options, device: torch.device)
         if is_main() and name not in ("plan", "predict", "export"):  # plan writes nothing, the others open no data set
             make_ready(config)
         barrier()
-        return globals()[name](config, options, device)
+        return globals()[name](config if name in ("train", "plan") else as_stored(config), options, device)
 
 
 def train(config: Config, options: Options, device: torch.device) -> None:
     """Stages 1 and 4."""
     data = open_data(config)
+    config = fit_training(config, data, device, anew=options.force and not restarts())
     parts = parts_of_training(config)
     record = Record(config.run_dir, "train", training_inputs(config, data))
     record.refuse_unlike_ranks()
@@ -270,7 +272,8 @@ def check_data(config: Config, options: Options, device: torch.device) -> int:
 
 def plan(config: Config, options: Options, device: torch.device) -> None:
     """What the run will do, before it does it."""
-    plan_run(config, open_data(config), device)
+    data = open_data(config)
+    plan_run(fit_plan(config, data, device), data, device)
 
 
 def predict(config: Config, options: Options, device: torch.device) -> None:

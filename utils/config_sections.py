@@ -152,6 +152,13 @@ class ValidationConfig(Section):
 
 class TrainerConfig(Section):
     epochs: int = Field(ge=1, le=10**6, description="multiplied by floor(num_images_all / n_labeled_examples)")
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        le=10**6,
+        description="time for all stages of a run: epochs, model.epoch_start_unsup and val_per_epochs are scaled to it "
+        "by iterations that are timed when stage 1 begins; null: the schedule as it stands",
+    )
     early_stop: int = Field(
         100, ge=1, description="more validations than these without a better one end the run; multiplied like epochs"
     )

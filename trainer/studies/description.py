@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from trainer.planning.budget import as_stored
 from trainer.record import Record
 from utils.config import BASELINE, Config
 from utils.config_file import load_config
@@ -70,9 +71,9 @@ class Run:
     @property
     def is_complete(self) -> bool:
         """Whether it is trained and evaluated with this configuration."""
-        stages = ("train", "test")
-        return (self.config.run_dir / "results.json").is_file() and all(
-            Record(self.config.run_dir, stage).is_of(self.config) for stage in stages
+        config = as_stored(self.config)
+        return (config.run_dir / "results.json").is_file() and all(
+            Record(config.run_dir, stage).is_of(config) for stage in ("train", "test")
         )
 
 

@@ -32,7 +32,7 @@ def stages() -> Path:
 
 
 def test_four_stages_run_on_what_it_wrote_and_the_users_files_stay_as_they_are(capsys, monkeypatch):
-    monkeypatch.setattr("trainer.planning.plan.TIMED_ITERATIONS", 2)
+    monkeypatch.setattr("trainer.planning.rehearsal.TIMED_ITERATIONS", 2)
     for number in range(12):
         write_images(Path("images"), [f"north/{number:03d}.jpg"], SIZE)
     for number in range(6):

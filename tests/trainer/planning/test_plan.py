@@ -7,7 +7,7 @@ import torch
 import main as command_line
 from dataloaders import open_data
 from trainer.loop.trainer import Trainer
-from trainer.planning import memory, plan
+from trainer.planning import memory, plan, rehearsal
 from utils.config_file import load_config
 
 
@@ -55,7 +55,7 @@ def test_time_without_and_with_unlabelled_images_is_measured_apart(tiny_configs,
     def seconds(trainer) -> tuple[float, int]:
         return (1000.0 if "u_weak" in next(iter(trainer.batches)) else 1.0), 1
 
-    monkeypatch.setattr(plan, "_seconds_per_iteration", seconds)
+    monkeypatch.setattr(rehearsal, "_seconds_per_iteration", seconds)
     text = printed_plan(tiny_configs[1], capsys, "--set", "model.epoch_start_unsup=1", "--set", "trainer.val=false")
     assert "2 iterations of 1 s with labelled images only (1 timed); 6 iterations of 1e+03 s with unlabelled" in text
     assert "time:        about 1.7 h" in text
@@ -69,7 +69,7 @@ def test_memory_of_a_small_step_scales_to_that_of_a_whole_one(tiny_configs, caps
 
     larger = [part for key in ("train_supervised", "train_unsupervised") for part in ("--set", f"{key}.crop_size=128")]
     larger += ["--set", "model.base_width=16"]
-    monkeypatch.setattr(plan, "_estimate_time", lambda *_: None)
+    monkeypatch.setattr(rehearsal.Rehearsal, "times", lambda _: rehearsal.Times([], 0, 0, 0.0))
     scaled = kept()
     monkeypatch.setattr(memory, "SMALL_BATCH", 4)
     monkeypatch.setattr(memory, "SMALL_CROP", 128)
@@ -78,5 +78,5 @@ def test_memory_of_a_small_step_scales_to_that_of_a_whole_one(tiny_configs, caps
 
 def test_time_is_not_tried_where_the_memory_is_not_there(tiny_configs, capsys, monkeypatch):
     monkeypatch.setattr(plan, "available_memory", lambda: 1000.0)
-    monkeypatch.setattr(plan, "_estimate_time", None)
+    monkeypatch.setattr(rehearsal.Rehearsal, "times", None)
     assert "not measured: the machine has 0 MB of free memory" in printed_plan(tiny_configs[1], capsys)
