@@ -206,6 +206,7 @@ def init(options: argparse.Namespace) -> None:
         ignore=options.ignore,
         snap=options.snap,
         labelled=options.labelled,
+        minutes=options.minutes,
         force=options.force,
         dry_run=options.dry_run,
     )

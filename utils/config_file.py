@@ -16,6 +16,8 @@ MAX_BYTES = 2**18
 """Of a configuration, which has some hundred lines: a larger file is something else."""
 MAX_BASES = 100
 """Bases that one file names, and files that build on each other."""
+COMMENT = "//"
+"""Keys that begin so say something to readers, in any section, and nothing to the program."""
 SHOWN = 20
 """Mistakes in one message."""
 
@@ -74,6 +76,7 @@ def _read_with_bases(path: Path, parents: tuple[Path, ...], known: dict[Path, di
     if not isinstance(values, dict):
         raise UsageError(f"{path}: must hold one JSON object with the configuration's keys.")
 
+    values = _without_comments(values)
     values.pop("$schema", None)  # for editors (utils/config_schema.py)
     bases = values.pop("base", [])
     bases = [bases] if isinstance(bases, str) else bases
@@ -86,6 +89,12 @@ def _read_with_bases(path: Path, parents: tuple[Path, ...], known: dict[Path, di
         merged = _merge(merged, _read_with_bases(path.parent / base, (*parents, resolved), known))
     known[resolved] = _merge(merged, values)
     return known[resolved]
+
+
+def _without_comments(values: Any) -> Any:
+    if not isinstance(values, dict):
+        return values
+    return {key: _without_comments(value) for key, value in values.items() if not key.startswith(COMMENT)}
 
 
 def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.config import Config
+from utils.config_file import COMMENT
 from utils.config_sections import Section
 
 PATH = Path(__file__).parent.parent / "configs" / "schema.json"
@@ -20,6 +21,7 @@ def config_schema() -> dict[str, Any]:
     sections = {section.__name__: section for section in _kinds_of(Section)}
     for name, described in {**schema["$defs"], Config.__name__: schema}.items():
         described.pop("required", None)
+        described["patternProperties"] = {f"^{COMMENT}": {"description": "a comment"}}
         for key in sorted(sections[name].obsolete):
             described["properties"][key] = {
                 "description": "a key of the original that no longer means anything",

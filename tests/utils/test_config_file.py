@@ -248,3 +248,10 @@ def test_every_key_that_is_accepted_and_does_nothing_is_listed_in_the_docs():
     for prefix, section in sections.items():
         for key in section.obsolete:
             assert f"`{prefix}{key}`" in listed, key
+
+
+def test_keys_that_begin_with_two_slashes_are_comments_in_any_section(tmp_path, tiny_configs):
+    path = tmp_path / "commented.json"
+    trainer = {"epochs": 7, "//epochs": "why", "//": {"unknown": [1, {"a": 2}]}}
+    path.write_text(json.dumps({"//": {"trainer.epochs": "why"}, "base": str(tiny_configs[1]), "trainer": trainer}))
+    assert load_config(path).trainer.epochs == 7

@@ -19,9 +19,10 @@ from dataloaders.own.masks import shown
 from dataloaders.own.preview import PREVIEW, SHOWN, save_preview
 from dataloaders.reading import read_mask
 from dataloaders.sets.described import DESCRIPTION, MASKS, Description
+from trainer.planning.budget import fit_to_minutes, scaled
 from trainer.planning.plan import plan_run
-from trainer.planning.proposal import MACHINES, propose_settings
-from utils.config import BASELINE, USRN
+from trainer.planning.proposal import MACHINES, propose_settings, reasons
+from utils.config import BASELINE, USRN, Config
 from utils.config_file import load_config
 from utils.errors import UsageError, some
 from utils.files import sweep, write_whole
@@ -29,6 +30,8 @@ from utils.folders import sole_maker
 from utils.lock import LOCK, held
 from utils.logger import log, start_log
 from utils.palette import palette_of
+
+MINUTES_WITHOUT_GPU = 30
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Request:
         Replace what an earlier call with this name wrote.
     dry_run
         Say and draw what was decided, and write nothing else.
+    minutes
+        Time for a run; None: 30 minutes on a machine without a GPU, the usual number of iterations on one with.
     given
         An earlier call's ``dataset.json``, perhaps edited, in place of decisions.
     """
@@ -60,6 +65,7 @@ class Request:
     labelled: int | None = None
     force: bool = False
     dry_run: bool = False
+    minutes: float | None = None
     given: Description | None = None
 
 
@@ -71,6 +77,11 @@ def init_data(request: Request, machine: str, device: torch.device) -> None:
     start_log(None)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", request.name, re.ASCII):
         raise UsageError(f"--name {request.name!r}: use letters, digits, - and _ only; runs and files are named by it.")
+    if request.minutes and machine != device.type:
+        raise UsageError(
+            "--minutes: iterations are timed on the machine that trains, which is another one than this. Leave it out "
+            "here, and give it to main.sh there."
+        )
     root = Path("dataset") / request.name
     if request.dry_run:
         with tempfile.TemporaryDirectory() as workplace:
@@ -92,28 +103,57 @@ def _init_data(request: Request, root: Path, machine: str, device: torch.device)
     _draw(own, root, root / PREVIEW)
     n_labelled, n_unlabelled = len(own.description.labelled), len(own.description.unlabelled)
     settings = propose_settings([image.size for image in own.images], n_labelled, n_unlabelled, MACHINES[machine])
-    place = {"dataset": "custom", "data_dir": root.as_posix()}
+    place, why = {"dataset": "custom", "data_dir": root.as_posix()}, reasons(settings, MACHINES[machine])
+    _report(request, own)
+    minutes = request.minutes or (MINUTES_WITHOUT_GPU if machine == device.type == "cpu" else None)
+    if minutes:
+        usrn = {"name": USRN, "experim_name": runs[USRN].stem, **place, **settings}
+        why["trainer.epochs"] = _fit(settings, Config.model_validate(usrn), minutes, device)
     configs = shared.parents[1]
     configs.mkdir(exist_ok=True)
     with held(configs / LOCK, configs, wait=True):
         sweep(configs)
-        _write_config(shared, {"$schema": "../schema.json", **place, **settings})
+        _write_config(shared, {"$schema": "../schema.json", "//": why, **place, **settings})
         for kind, path in runs.items():
             keys = {"base": f"base/{shared.name}", "name": kind, "experim_name": path.stem}
             _write_config(path, {"$schema": "./schema.json", **keys})
-    _report(request, own)
+    log.info("")
+    for key, reason in why.items():
+        log.info(f"decided: {key} {_value(settings, key)}: {reason}")
     log.info(f"\nmasks over their images, to see whether the classes are right: {root / PREVIEW}")
     log.info(f"written: {root}/, {shared}, {', '.join(map(str, runs.values()))}")
     without = "with" if machine == "cuda" else "without"
     log.info(f"settings for a machine {without} a GPU; --device cuda or --device cpu asks for the one or the other\n")
     config = load_config(runs[USRN])
-    plan_run(config, open_data(config), device, timed=machine == device.type)
+    plan_run(config, open_data(config), device, timed=machine == device.type and not minutes)
+    if minutes:
+        log.info(f"  {'time:':12} about {minutes:g} min for all stages; --minutes asks for another time")
     earlier = [path for path in (Path("saved") / run.stem for run in runs.values()) if path.exists()]
     if earlier:
         log.warning(
             f"{some(earlier)}: of an earlier data set of this name; sh main.sh {request.name} --force replaces it"
         )
     log.info(f"\nnext: sh main.sh {request.name}")
+
+
+def _fit(settings: dict[str, Any], config: Config, minutes: float, device: torch.device) -> str:
+    """Give settings the length of a run that takes so long on this machine; the reason."""
+    timed = config.model_copy(update={"trainer": config.trainer.model_copy(update={"minutes": minutes})})
+    fit, times = fit_to_minutes(timed, open_data(timed), device)
+    after = scaled(timed, fit)
+    settings["trainer"] = {key: getattr(after.trainer, key) for key in settings["trainer"]}
+    if "epoch_start_unsup" in settings.get("model", {}):
+        settings["model"] = {**settings["model"], "epoch_start_unsup": after.model.epoch_start_unsup}
+    slowest = {name: of_kind.parts[-1].seconds for name, of_kind in times.items() if of_kind.parts}
+    seconds = ", ".join(f"{name} {value:.3g}" for name, value in slowest.items())
+    return f"{minutes:g} minutes for all stages on this machine as it is now (seconds an iteration: {seconds})"
+
+
+def _value(settings: dict[str, Any], key: str) -> Any:
+    """The value of a key such as ``trainer.epochs``."""
+    for name in key.split("."):
+        settings = settings[name]
+    return json.dumps(settings)
 
 
 def _make(request: Request, root: Path) -> OwnData:

@@ -61,6 +61,30 @@ VALIDATIONS = 20
 WHOLE_IMAGES_PIXELS = 1_000_000  # of an image, up to which validation takes several at once
 
 
+def reasons(settings: dict[str, Any], machine: Machine) -> dict[str, str]:
+    """Why the settings that ``propose_settings`` gives are as they are, in a line each, by key."""
+    small = not machine.settings["pretrained"]
+    found = {
+        "pretrained": "no GPU: a network small enough for one, which nobody has trained before; weights of another "
+        'training take the place of random ones with "pretrained": a file (pretrained/README.md)'
+        if small
+        else "ImageNet weights for the published network, fetched into pretrained/ where they are missing",
+        "train_supervised.base_size": "the median long side of the images: training sees them as validation does",
+        "train_supervised.crop_size": f"two thirds of the base size in steps of 16, {machine.max_crop} at most",
+        "train_supervised.batch_size": f"as many crops as have {machine.batch_pixels:,} pixels, {machine.max_batch} at "
+        "most, and no more than there are labelled images",
+        "trainer.epochs": f"about {machine.iterations:,} iterations of each training, or one pass through all images",
+        "trainer.val_per_epochs": f"about {VALIDATIONS} validations",
+    }
+    if small:
+        found["model.epoch_start_unsup"] = (
+            "the unlabelled images join at half-time: from random weights pseudo labels are worth nothing at first"
+        )
+    if settings["val_loader"]["batch_size"] > 1:
+        found["val_loader.batch_size"] = "the images have one size, so that several are validated at once"
+    return found
+
+
 def propose_settings(
     sizes: Sequence[tuple[int, int]], n_labelled: int, n_unlabelled: int, machine: Machine
 ) -> dict[str, Any]:

@@ -12,5 +12,7 @@ def workplace(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def unplanned(monkeypatch):
-    """Without the plan at the end, which takes a second."""
+    """Without timed iterations and the plan at the end, which take seconds; the schedule stays as proposed."""
+    as_it_is = {"factor": 1.0, "validations": 20, "config": {}}
+    monkeypatch.setattr("trainer.planning.init_data.fit_to_minutes", lambda *_: (as_it_is, {}))
     monkeypatch.setattr("trainer.planning.init_data.plan_run", lambda *_, **__: None)

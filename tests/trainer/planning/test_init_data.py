@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import main as command_line
@@ -184,3 +185,43 @@ def test_command_line_that_does_not_fit_is_refused(arguments):
         arguments = ["--init_data", "x", "--masks", "y", "--name", "z", *arguments]
     with pytest.raises(SystemExit):
         command_line.parse(arguments)
+
+
+def test_decisions_are_said_with_their_reasons_and_stand_in_the_configuration_as_a_comment(unplanned, capsys):
+    folders()
+    assert init() == 0
+    printed = capsys.readouterr().out
+    written = json.loads(Path("configs/base/mine.json").read_text())
+    assert len(written["//"]) > 5
+    for key, reason in written["//"].items():
+        value = written
+        for name in key.split("."):
+            value = value[name]
+        assert f"decided: {key} {json.dumps(value)}: {reason}\n" in printed
+    load_config("configs/mine_usrn.json")
+
+
+def test_run_without_a_gpu_is_as_long_as_30_minutes_allow_or_as_it_is_told(unplanned, monkeypatch):
+    asked = []
+
+    def fit(config, data, device):
+        asked.append(config.trainer.minutes)
+        return {"factor": 3.0, "validations": 4, "config": {}}, {}
+
+    folders()
+    assert init() == 0
+    before = load_config("configs/mine_usrn.json")
+    monkeypatch.setattr("trainer.planning.init_data.fit_to_minutes", fit)
+    for options, minutes in (((), 30), (("--minutes", 90), 90)):
+        assert init("--force", *options) == 0
+        after = load_config("configs/mine_usrn.json")
+        assert asked.pop() == minutes
+        assert after.trainer.epochs == 3 * before.trainer.epochs
+        assert after.model.epoch_start_unsup == 3 * before.model.epoch_start_unsup
+        assert after.trainer.minutes is None  # what was decided stands there: a run is timed once
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to time")
+def test_minutes_of_a_machine_that_is_not_here_are_refused(unplanned, capsys):
+    folders()
+    assert "give it to main.sh there" in refused(capsys, "--minutes", 60, device="cuda")
