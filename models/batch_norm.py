@@ -40,6 +40,17 @@ class BatchNorm2d(nn.BatchNorm2d):
         return super().forward(x)
 
 
+class BatchNormAct2d(BatchNorm2d):
+    """timm's, with the activation inside, and aware of ``separate_batches``; one of timm's becomes it by its class."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → the same shape."""
+        return self.act(self.drop(super().forward(x)))
+
+
 class _OverProcesses(BatchNorm2d):
     """Over the batches of all processes, for devices that ``nn.SyncBatchNorm`` does not serve."""
 
@@ -65,6 +76,10 @@ class _OverProcesses(BatchNorm2d):
         return (deviations * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x.dtype)
 
 
+class _ActOverProcesses(BatchNormAct2d, _OverProcesses):
+    """Both."""
+
+
 class _Sum(torch.autograd.Function):
     """Sum over all processes; so is its gradient's."""
 
@@ -81,9 +96,18 @@ def synchronise_batch_norm(module: nn.Module, device: torch.device) -> nn.Module
     """Make batch norm see the total batch of all processes; parameters and their names stay as they are."""
     if world_size() == 1:
         return module
-    if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for child in module.modules():
-        if isinstance(child, BatchNorm2d):
+        if isinstance(child, BatchNormAct2d):
+            child.__class__ = _ActOverProcesses
+        elif isinstance(child, BatchNorm2d) and device.type != "cuda":
             child.__class__ = _OverProcesses
+    return _to_sync_batch_norm(module) if device.type == "cuda" else module
+
+
+def _to_sync_batch_norm(module: nn.Module) -> nn.Module:
+    """``nn.SyncBatchNorm`` for all but the norms that are synchronised already."""
+    if isinstance(module, BatchNorm2d) and not isinstance(module, _OverProcesses):
+        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    for name, child in module.named_children():
+        module.add_module(name, _to_sync_batch_norm(child))
     return module

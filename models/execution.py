@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from models.timm_trunk import TimmTrunk
 from utils.errors import NotFiniteError
 from utils.logger import log
 
@@ -45,10 +46,11 @@ def evaluation_copy(network: nn.Module) -> nn.Module:
 
     Which convolution a batch norm follows is told from the order in which they are defined: a network of this project
     defines each batch norm right after the convolution whose output it normalises, in the same module. A test holds
-    this for every trunk.
+    this for every trunk of ours; timm's trunks keep their batch norms.
     """
     network = copy.deepcopy(network).eval()
-    for module in network.modules():
+    foreign = {inner for module in network.modules() if isinstance(module, TimmTrunk) for inner in module.modules()}
+    for module in (module for module in network.modules() if module not in foreign):
         for (conv_name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm):
                 setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))

@@ -56,14 +56,15 @@ def load_trunk(network: Segmentor, weights: Mapping[str, Tensor], source: str) -
         Names or shapes differ from the trunk's, or several trunks are there of which none is to be preferred.
     """
     backbone = network.encoder.backbone
-    wanted = {name: value for name, value in backbone.state_dict().items() if "_aux." not in name}
+    part = backbone.named_as_in_files
+    wanted = {name: value for name, value in part.state_dict().items() if "_aux." not in name}
     prefix = _prefix(weights, wanted, source)
     given = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
     parts = {name.partition(".")[0] for name in wanted}
     taken = {name: value for name, value in given.items() if name in wanted}
     # Files from before PyTorch 0.4.1 have no such counters, and with a fixed momentum nothing reads them.
     missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in given if name not in wanted and name.partition(".")[0] in parts]
+    unexpected = [name for name in given if name not in backbone.all_names and name.partition(".")[0] in parts]
     shapes = [
         f"{name} {tuple(value.shape)} in place of {tuple(wanted[name].shape)}"
         for name, value in taken.items()
@@ -87,7 +88,7 @@ def load_trunk(network: Segmentor, weights: Mapping[str, Tensor], source: str) -
             f"{source}: the weights{_under(prefix)} do not fit this network's trunk; are they for another depth or "
             f"width? {'; '.join(differences)}"
         )
-    backbone.load_state_dict(taken, strict=False)
+    part.load_state_dict(taken, strict=False)
     backbone.copy_to_subclass_layers()
     left_out = [name for name in weights if name.removeprefix(prefix) not in taken or not name.startswith(prefix)]
     log.info(

@@ -95,6 +95,7 @@ class ResNet(nn.Module):
         self.layer4 = _stage(16 * width, 8 * width, stride=1, dilations=MULTI_GRID[:n4])
         self._initialise()
 
+        self.all_names = frozenset(self.state_dict())
         self.has_subclass_copy = subclass_copy
         if subclass_copy:
             for name in SUBCLASS_LAYERS:
@@ -104,6 +105,16 @@ class ResNet(nn.Module):
         """(N, 3, H, W) → layer1's (N, 4 w, H/4, W/4) and layer4's (N, 32 w, H/16, W/16), sizes rounded up."""
         low_level = self.low_level(images)
         return low_level, self.top(low_level)
+
+    def both(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As ``forward``, and layer4's of the subclass branch. Only with ``subclass_copy``."""
+        low_level = self.low_level(images)
+        return low_level, self.top(low_level), self.subclass_top(low_level)
+
+    @property
+    def named_as_in_files(self) -> nn.Module:
+        """The part whose parameters have the names of torchvision's files: all but the subclass copies have them."""
+        return self
 
     def low_level(self, images: Tensor) -> Tensor:
         """Stem and layer1, which both branches share: (N, 3, H, W) → (N, 4 w, H/4, W/4), w the base width."""

@@ -7,12 +7,15 @@ from torch import Tensor, nn
 from models.deeplab import ASPP, Decoder, initialise_convolutions, upsample
 from models.layers import Dropout
 from models.resnet import ResNet
+from models.timm_trunk import TimmTrunk, make_timm_trunk
+
+Trunk = ResNet | TimmTrunk
 
 
 class Encoder(nn.Module):
     """Trunk, ASPP and decoder: images → pixel features."""
 
-    def __init__(self, backbone: ResNet, out_dim: int) -> None:
+    def __init__(self, backbone: Trunk, out_dim: int) -> None:
         super().__init__()
         self.backbone = backbone
         self.aspp = ASPP(backbone.out_channels, out_dim)
@@ -33,16 +36,15 @@ class TwoBranchEncoder(Encoder):
     The backbone must have its subclass copy. ``_SubCls`` is the spelling of the original's checkpoints.
     """
 
-    def __init__(self, backbone: ResNet, out_dim: int) -> None:
+    def __init__(self, backbone: Trunk, out_dim: int) -> None:
         super().__init__(backbone, out_dim)
         self.aspp_SubCls = ASPP(backbone.out_channels, out_dim)
         self.decoder_SubCls = Decoder(backbone.low_level_channels, out_dim)
 
     def both(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, H, W) → class and subclass pixel features, (N, out_dim, H/4, W/4) each."""
-        low_level = self.backbone.low_level(images)
-        class_features = self.decoder(self.aspp(self.backbone.top(low_level)), low_level)
-        subclass_top = self.backbone.subclass_top(low_level)
+        low_level, top, subclass_top = self.backbone.both(images)
+        class_features = self.decoder(self.aspp(top), low_level)
         return class_features, self.decoder_SubCls(self.aspp_SubCls(subclass_top), low_level)
 
 
@@ -51,6 +53,7 @@ class Segmentor(nn.Module):
 
     encoder: Encoder
     classifier: nn.Sequential
+    trunk: str | None
 
     def pixel_features(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) → the class branch's pixel feature (N, out_dim, H/4, W/4), sizes rounded up."""
@@ -65,11 +68,11 @@ class Segmentor(nn.Module):
         """Give the subclass branch, where there is one, the weights of the class branch, classifier left out."""
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
-        """The ResNet's parameters, which learn at a tenth of the rate (docs/method.md section 6)."""
+        """The trunk's parameters, which learn at a tenth of the rate (docs/method.md section 6)."""
         return self.encoder.backbone.parameters()
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
-        """Every parameter that is not the ResNet's."""
+        """Every parameter that is not the trunk's."""
         backbone = {id(parameter) for parameter in self.backbone_parameters()}
         return (parameter for parameter in self.parameters() if id(parameter) not in backbone)
 
@@ -87,11 +90,22 @@ class Baseline(Segmentor):
         Channels of ASPP, decoder and pixel feature.
     base_width
         Channels of the ResNet's stem; all its widths grow with it. 64 is the published network.
+    trunk
+        ``timm/<model>`` in place of the ResNet; ``layers`` and ``base_width`` are then without effect.
     """
 
-    def __init__(self, n_classes: int, *, layers: int = 50, out_dim: int = 256, base_width: int = 64) -> None:
+    def __init__(
+        self,
+        n_classes: int,
+        *,
+        layers: int = 50,
+        out_dim: int = 256,
+        base_width: int = 64,
+        trunk: str | None = None,
+    ) -> None:
         super().__init__()
-        self.encoder = Encoder(ResNet(layers, base_width=base_width), out_dim)
+        self.trunk = trunk
+        self.encoder = Encoder(_trunk(trunk, layers, base_width, subclass_copy=False), out_dim)
         self.classifier = _classifier(out_dim, n_classes)
 
 
@@ -104,7 +118,7 @@ class USRN(Segmentor):
         Number of classes.
     n_subclasses
         Number of subclasses over all classes.
-    layers, out_dim, base_width
+    layers, out_dim, base_width, trunk
         As for ``Baseline``; both branches have the same.
     """
 
@@ -116,9 +130,11 @@ class USRN(Segmentor):
         layers: int = 50,
         out_dim: int = 256,
         base_width: int = 64,
+        trunk: str | None = None,
     ) -> None:
         super().__init__()
-        backbone = ResNet(layers, base_width=base_width, subclass_copy=True)
+        self.trunk = trunk
+        backbone = _trunk(trunk, layers, base_width, subclass_copy=True)
         self.encoder: TwoBranchEncoder = TwoBranchEncoder(backbone, out_dim)
         self.classifier = _classifier(out_dim, n_classes)
         self.classifier_SubCls = _classifier(out_dim, n_subclasses)
@@ -142,6 +158,7 @@ def build_network(
     layers: int = 50,
     out_dim: int = 256,
     base_width: int = 64,
+    trunk: str | None = None,
 ) -> Baseline | USRN:
     """The network of a config's ``name``, "Baseline" or "USRN".
 
@@ -150,14 +167,19 @@ def build_network(
     ValueError
         For another name, or a USRN without its number of subclasses.
     """
-    widths = {"layers": layers, "out_dim": out_dim, "base_width": base_width}
     if name == "Baseline":
-        return Baseline(n_classes, **widths)
+        return Baseline(n_classes, layers=layers, out_dim=out_dim, base_width=base_width, trunk=trunk)
     if name == "USRN":
         if n_subclasses is None:
             raise ValueError("a USRN network needs n_subclasses")
-        return USRN(n_classes, n_subclasses, **widths)
+        return USRN(n_classes, n_subclasses, layers=layers, out_dim=out_dim, base_width=base_width, trunk=trunk)
     raise ValueError(f'name must be "Baseline" or "USRN", not {name!r}')
+
+
+def _trunk(trunk: str | None, layers: int, base_width: int, *, subclass_copy: bool) -> Trunk:
+    if trunk is None:
+        return ResNet(layers, base_width=base_width, subclass_copy=subclass_copy)
+    return make_timm_trunk(trunk, subclass_copy=subclass_copy)
 
 
 def _classifier(in_channels: int, n_outputs: int) -> nn.Sequential:

@@ -1,8 +1,8 @@
 """Checkpoints: the original's four entries, and what going on exactly needs.
 
 ``arch``, ``epoch``, ``state_dict`` (names with ``module.``) and ``monitor_best`` have the original's meaning, so
-each side reads the other's files. ``classes``, ``colours`` and ``value_range`` (so that a checkpoint predicts by
-itself) and ``resume`` are ours alone.
+each side reads the other's files. ``classes``, ``colours``, ``value_range`` and ``trunk`` (so that a checkpoint
+predicts by itself) and ``resume`` are ours alone.
 """
 
 import math
@@ -17,6 +17,7 @@ import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor, nn
 
+from utils.config_sections import TRUNK
 from utils.errors import NotFiniteError, UsageError
 from utils.files import write_atomically
 from utils.inputs import first_problem, plain_text
@@ -37,13 +38,15 @@ def save_checkpoint(
     classes: tuple[str, ...],
     colours: np.ndarray,
     value_range: tuple[int, int] | None = None,
+    trunk: str | None = None,
     resume: dict | None = None,
     keep: Path | None = None,
 ) -> None:
     """Write a checkpoint of ``network`` (unwrapped) atomically; with ``keep``, the one before under that name.
 
     ``colours`` are the classes' RGB, uint8 (C, 3), ``value_range`` the values of 16-bit images that were black and
-    white. ``best``, a share, is written in percent with two decimals and none yet as -inf, as the original does.
+    white, ``trunk`` the configuration's. ``best``, a share, is written in percent with two decimals and none yet as
+    -inf, as the original does.
 
     Raises
     ------
@@ -68,6 +71,8 @@ def save_checkpoint(
     }
     if value_range is not None:
         contents["value_range"] = list(value_range)
+    if trunk is not None:
+        contents["trunk"] = trunk
     if resume is not None:
         contents["resume"] = resume
     write_atomically(path, lambda file: torch.save(contents, file), keep=keep)
@@ -132,6 +137,7 @@ class _Others(BaseModel):
     classes: list[Annotated[str, AfterValidator(plain_text)]] | None = Field(None, min_length=2, max_length=255)
     colours: list[Annotated[list[Channel], Field(min_length=3, max_length=3)]] | None = None
     value_range: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
+    trunk: str | None = Field(None, pattern=TRUNK)
     resume: dict[str, Any] | None = None
 
     @model_validator(mode="after")

@@ -13,6 +13,9 @@ Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
 """A name or path: no control characters, nothing that is no Unicode. A folder may have any other."""
 
 
+TRUNK = r"^timm/[\w.\-]+$"
+
+
 class Section(BaseModel):
     """A group of keys: strict types, no unknown keys, nothing changes after loading."""
 
@@ -31,6 +34,11 @@ class ModelConfig(Section):
     obsolete = frozenset({"supervised", "semi", "sup_loss", "backbone", "step_save", "stride"})
 
     layers: Literal[14, 26, 50, 101] = Field(50, description="depth of the ResNet trunk")
+    trunk: Annotated[str, Field(pattern=TRUNK)] | None = Field(
+        None,
+        description="timm/<model> in place of the ResNet: a convolutional or hierarchical network or a plain ViT of "
+        "the package timm; layers and base_width are then without effect",
+    )
     base_width: int = Field(64, ge=4, le=1024, description="channels of the trunk's first stage; 64 is ResNet's own")
     out_dim: int = Field(256, ge=4, le=8192, description="width of ASPP, decoder and pixel feature")
     downsample: bool = Field(True, description="average-pool unlabelled pixel features 2x2 before the classifier")

@@ -30,6 +30,7 @@ def test_every_setting_of_the_network_is_found(layers, name, n_subclasses, n_cla
         "layers": layers,
         "out_dim": out_dim,
         "base_width": base_width,
+        "trunk": None,
     }
     assert infer_architecture(on_meta(**architecture)) == architecture
 

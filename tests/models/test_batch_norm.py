@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.batch_norm import BatchNorm2d, separate_batches, synchronise_batch_norm
+from models.batch_norm import BatchNorm2d, BatchNormAct2d, separate_batches, synchronise_batch_norm
 from utils.distributed import launch, rank
 
 IMAGES_OF_RANK_0 = 3  # of 4: the processes' batches differ in size
@@ -73,6 +73,17 @@ def test_gradients_of_batch_norms_parameters_add_up_to_those_of_one_process(part
     whole = run(norm(), slice(0, 4))
     for name in ("0.weight", "0.bias"):
         torch.testing.assert_close(parts[0][name] + parts[1][name], whole[name], atol=1e-2, rtol=1e-4)
+
+
+def test_activation_inside_a_norm_is_kept_over_processes(monkeypatch):
+    monkeypatch.setattr("models.batch_norm.world_size", lambda: 2)
+    plain, inside = norm()[0].eval(), norm()[0].eval()
+    inside.__class__, inside.drop, inside.act = BatchNormAct2d, nn.Identity(), nn.ReLU()
+    x = passes()[0]
+    for device in ("cpu", "cuda"):
+        network = synchronise_batch_norm(nn.Sequential(inside, norm()[0]), torch.device(device))
+        assert isinstance(network[1], nn.SyncBatchNorm) == (device == "cuda")
+        torch.testing.assert_close(network[0](x), plain(x).relu())
 
 
 def test_batch_norm_of_one_process_stays_as_it_is():

@@ -12,6 +12,7 @@ from dataloaders import SegmentationData, parts_of_training
 from models import USRN, Baseline, Segmentor, build_network
 from models.batch_norm import synchronise_batch_norm
 from models.pretrained import load_trunk, read_weights
+from models.timm_trunk import timm_weights
 from trainer.loop.supervision import supervised_loss
 from trainer.methods.baseline import BaselineStep
 from trainer.methods.fixmatch import FixMatchStep
@@ -39,6 +40,7 @@ def make_network(config: Config, n_classes: int, n_subclasses: int | None) -> Ba
         layers=model.layers,
         out_dim=model.out_dim,
         base_width=model.base_width,
+        trunk=model.trunk,
     )
 
 
@@ -49,6 +51,8 @@ def load_pretrained(network: Segmentor, config: Config, baseline: Path, classes:
         load_baseline(network, baseline, classes)
     elif isinstance(config.pretrained, str):
         load_trunk(network, read_weights(Path(config.pretrained)), config.pretrained)
+    elif config.pretrained and config.model.trunk is not None:
+        load_trunk(network, timm_weights(config.model.trunk), f"timm's weights of {config.model.trunk}")
     elif config.pretrained:
         from models.imagenet import imagenet_weights  # torchvision takes seconds to import
 

@@ -264,6 +264,7 @@ class Trainer:
             classes=self.data.classes,
             colours=self.data.palette[: self.n_classes],
             value_range=self.data.value_range,
+            trunk=self.config.model.trunk,
             **more,
         )
 

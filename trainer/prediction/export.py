@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from models import build_network
+from models import Segmentor, build_network
 from models.architecture import infer_architecture
 from trainer.prediction.whole_image import prepare
 from utils.errors import UsageError
@@ -43,7 +43,7 @@ class Exported(nn.Module):
         return logits
 
 
-def export_network(network: nn.Module, classes: tuple[str, ...], format: str, output: Path) -> None:
+def export_network(network: Segmentor, classes: tuple[str, ...], format: str, output: Path) -> None:
     """Write the network to ``output``, after what comes out of the export has been compared with PyTorch.
 
     Parameters
@@ -70,10 +70,10 @@ def export_network(network: nn.Module, classes: tuple[str, ...], format: str, ou
     write_whole(output, contents)
 
 
-def _class_branch(network: nn.Module) -> nn.Module:
+def _class_branch(network: Segmentor) -> nn.Module:
     """The part of a network that predicts classes, which a baseline consists of; on the CPU."""
     weights = network.state_dict()
-    architecture = infer_architecture(weights) | {"name": "Baseline", "n_subclasses": None}
+    architecture = infer_architecture(weights, network.trunk) | {"name": "Baseline", "n_subclasses": None}
     baseline = build_network(**architecture)
     baseline.load_state_dict({name: weights[name] for name in baseline.state_dict()})
     return baseline.eval()

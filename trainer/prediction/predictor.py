@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dataloaders import images, published_classes
 from dataloaders.images import ValueRange, read_image
 from dataloaders.opening import orientation_of
-from models import build_network
+from models import Segmentor, build_network
 from models.architecture import infer_architecture
 from models.execution import count_not_finite, refuse_not_finite
 from trainer.prediction.protocol import mean_over_views
@@ -142,7 +142,7 @@ def load_model(
     )
 
 
-def read_network(path: Path, config: Config | None) -> tuple[nn.Module, tuple[str, ...], np.ndarray, ValueRange | None]:
+def read_network(path: Path, config: Config | None) -> tuple[Segmentor, tuple[str, ...], np.ndarray, ValueRange | None]:
     """The network that a checkpoint holds, on the CPU; names and colours of its classes, as ``load_model`` says; and
     the range of the 16-bit images that it was trained on, unless the configuration says another.
 
@@ -153,7 +153,7 @@ def read_network(path: Path, config: Config | None) -> tuple[nn.Module, tuple[st
     """
     contents = load_checkpoint(path)
     try:
-        architecture = infer_architecture(contents["state_dict"])
+        architecture = infer_architecture(contents["state_dict"], contents.get("trunk"))
     except ValueError as error:
         raise UsageError(f"{path}: holds no network of this project or of the original ({error}).") from None
     # Without values first: shapes that a file only claims would take all memory.
