@@ -16,7 +16,7 @@ from trainer.evaluation.image_scores import IMAGE_COUNTS, IMAGE_SCORES
 from trainer.evaluation.measures import measure
 from trainer.evaluation.report import write_report
 from trainer.evaluation.run_json import read_results
-from trainer.loop.resume import BEST, checkpoint_to_go_on_from, remove_earlier_run, training_inputs
+from trainer.loop.resume import BEST, checkpoint_to_go_on_from, is_lost, remove_earlier_run, training_inputs
 from trainer.loop.trainer import Trainer
 from trainer.planning.budget import as_stored, fit_plan, fit_training
 from trainer.planning.plan import plan_run
@@ -105,6 +105,8 @@ def train(config: Config, options: Options, device: torch.device) -> None:
     model = config.run_dir / BEST
     if record.is_done(config, [model], options.force and not restarts()):
         return
+    if not options.force and not is_lost(model):  # a whole file that is shorter than what was written is another one
+        record.refuse_other_outputs()
     if config.has_subclasses and config.baseline_dir.name.removesuffix("_baseline") != config.own_name:
         log.warning(
             f"label_subcls: {config.subclass_dir} holds the subclass maps of another run than {config.own_name}"

@@ -155,6 +155,16 @@ def test_output_that_is_another_file_is_refused_and_made_again_when_it_is_delete
     assert one.read_bytes() == before
 
 
+def test_best_model_that_is_another_shorter_one_is_refused(again):
+    _, run_dir, run = again
+    best = run_dir / "best_model.pth"
+    contents = torch.load(best, weights_only=True)
+    torch.save({name: contents[name] for name in ("arch", "epoch", "state_dict", "monitor_best")}, best)
+    code, printed = run("--resume", "auto")
+    assert code == 2
+    assert f"{best}: is not what the stage train wrote" in printed
+
+
 @pytest.mark.parametrize("damage", ["gone", "cut off"])
 def test_lost_best_model_is_written_again_from_a_checkpoint_that_has_its_weights(again, damage):
     _, run_dir, run = again

@@ -1,6 +1,5 @@
 """Stage 2: the pixel features of the labelled images (docs/method.md section 7)."""
 
-import shlex
 from functools import partial
 from pathlib import Path
 
@@ -57,5 +56,4 @@ def features_dir(config: Config) -> Path:
 
 def features_command(config: Config) -> str:
     """The command of stage 2, for messages."""
-    run_dir = config.baseline_dir
-    return command(f"--save_feature True --resume {shlex.quote(str(run_dir / 'best_model.pth'))}", run_dir, config)
+    return command("--save_feature True", config.baseline_dir, config)
