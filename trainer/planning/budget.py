@@ -26,8 +26,8 @@ from utils.schedule import Schedule
 
 SCHEDULE = "schedule.json"
 MOST_EPOCHS = 10**6
-RESERVED = 0.1
-"""Part of the time for starting up, and for stages 2 and 3."""
+RESERVED, STARTING = 0.1, 30
+"""Part of the time for stages 2 and 3; seconds for the seven starts of the program, of a short time half at most."""
 VALIDATING = 0.2
 """Part of the time that validations may take; there is one at least."""
 EVALUATIONS = 3
@@ -109,7 +109,8 @@ def fit_to_minutes(config: Config, data: SegmentationData, device: torch.device)
             times[of_kind.name] = Rehearsal(of_kind, data, table, device, Path(folder)).times()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    seconds = 60 * config.trainer.minutes * (1 - RESERVED)
+    whole = 60 * config.trainer.minutes
+    seconds = max(whole / 2, whole * (1 - RESERVED) - STARTING)
     validation = sum(of_kind.validation for of_kind in times.values())
     validations = min(planned_validations(config), max(1, int(VALIDATING * seconds / max(validation, 1e-9))))
     left = seconds - (validations + EVALUATIONS) * validation

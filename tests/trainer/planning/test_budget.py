@@ -54,7 +54,7 @@ def test_both_stages_fit_into_the_time_and_fill_most_of_it(tiny_configs, machine
     config = load_config(tiny_configs[1], settings)
     fit, _ = fit_to_minutes(config, open_data(config), CPU)
     after = scaled(config, fit)
-    assert 0.6 * 60 * minutes < seconds_of(after, machine) < 60 * minutes
+    assert 0.3 * 60 * minutes < seconds_of(after, machine) < 60 * minutes
     assert planned_start(after) / Schedule.from_config(after).epochs == pytest.approx(
         planned_start(config) / Schedule.from_config(config).epochs, abs=0.02
     )
@@ -64,7 +64,7 @@ def test_slow_validations_become_fewer_and_one_stays(tiny_configs, machine):
     config = load_config(tiny_configs[1], ["trainer.minutes=1", "trainer.epochs=20"])
     assert planned_validations(config) == 40
     fit, _ = fit_to_minutes(config, open_data(config), CPU)
-    assert 1 < planned_validations(scaled(config, fit)) <= 10  # of a second each, with a fifth of 54 seconds for them
+    assert 1 < planned_validations(scaled(config, fit)) <= 10  # of a second each, with a fifth of 30 seconds for them
     machine["speed"] = 0.01
     fit, _ = fit_to_minutes(config, open_data(config), CPU)
     assert planned_validations(scaled(config, fit)) == 1
