@@ -8,7 +8,7 @@ the means, prices towards balance.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -50,42 +50,11 @@ class Problem:
         return like.new_tensor(low), like.new_tensor(high)
 
 
-def fit_exact(
-    x: Tensor, centers: Tensor, prices: Tensor, problem: Problem, on_iteration: OnIteration | None = None
-) -> tuple[Tensor, Tensor, float, int]:
-    """Lloyd's algorithm with exact assignments: labels (n,), centres (k, d), inertia, iterations. ``x`` is float64."""
-    n, k = len(x), len(centers)
-    inertia = np.inf
-    support = prices.double().numpy()
-    best = torch.zeros(n, dtype=torch.int64), centers
-    for iteration in range(1, problem.max_iter + 1):  # noqa: B007
-        cost = squared_distances(x, centers).numpy()
-        labels = (cost + support).argmin(1)
-        counts = np.bincount(labels, minlength=k)
-        sizes = desired_sizes(support, counts, problem.low, problem.high, n)
-        state = Exchange(cost, labels, counts, sizes, support, problem.low, problem.high)
-        exchange(state)
-        support = state.prices
-        assigned = torch.from_numpy(labels)
-        sums = torch.zeros_like(centers).index_add_(0, assigned, x)
-        size = torch.from_numpy(counts)[:, None]
-        centers = torch.where(size > 0, sums / size.clamp(min=1), centers)
-        now = float((x - centers[assigned]).square().sum())
-        gain, inertia = inertia - now, min(now, inertia)
-        if gain > 0 or iteration == 1:
-            best = assigned, centers
-        if on_iteration is not None:
-            on_iteration(iteration, inertia)
-        if gain <= problem.tol * inertia:
-            break
-    return *best, inertia, iteration
-
-
 class Pass(NamedTuple):
-    """What one pass over all samples finds at some prices: its sums, the dual value, and the samples that a cluster
+    """What one pass over all samples finds at some prices: its sizes, the dual value, and the samples that a cluster
     has too many or too few, as a share of all."""
 
-    sums: Found
+    found: Found
     dual: float
     excess_share: float
 
@@ -104,7 +73,7 @@ class _Descent:
 
     def look(self, prices: Tensor) -> Pass:
         """One pass at these prices."""
-        found = self.distances.assign(prices, self.temperature, self.labels)
+        found = self.distances.assign(prices, self.labels)
         samples = self.distances.samples
         bound = float((prices.clamp(min=0) * self.high + prices.clamp(max=0) * self.low).sum())
         over = (found.counts - self.high).clamp(min=0).sum() + (self.low - found.counts).clamp(min=0).sum()
@@ -114,7 +83,8 @@ class _Descent:
         """Prices after a step from the current ones, where ``found`` was seen."""
         k, samples = len(self.prices), self.distances.samples
         ridge = torch.eye(k).to(self.prices) * (samples.total / (k * _RIDGE * self.temperature))
-        curvature = found.curvature[0] + self.caution * (found.curvature[1:].sum(0) + ridge)
+        near, *far = self.distances.curvature(found, self.temperature)
+        curvature = near + self.caution * (torch.stack(far).sum(0) + ridge)
         after = newton_price_step(self.prices, found.counts, curvature, self.low, self.high)
         return broadcast(after, samples.group)
 
@@ -128,7 +98,7 @@ class _Descent:
         for _ in range(passes):
             if here.excess_share <= share:
                 break
-            trial = self.step(here.sums)
+            trial = self.step(here.found)
             there = self.look(trial)
             climbed = there.dual >= here.dual
             if climbed:
@@ -176,6 +146,49 @@ def lloyd(
     return labels, distances, descent.prices, iteration
 
 
+def fit_exact(
+    x: Tensor,
+    centers: Tensor,
+    prices: Tensor,
+    temperature: float,
+    problem: Problem,
+    on_iteration: OnIteration | None = None,
+) -> tuple[Tensor, Tensor, float, int]:
+    """:func:`lloyd`, then exact assignments: labels (n,), centres (k, d) in float64, inertia, iterations."""
+    n, k = len(x), len(centers)
+    before = 0
+    if problem.max_iter > 1:
+        samples = Samples(x, x.device, None)
+        rough = replace(problem, max_iter=problem.max_iter - 1)
+        _, distances, prices, before = lloyd(samples, centers - samples.mean, prices, temperature, rough, on_iteration)
+        centers = distances.centers + samples.mean
+    x, centers = x.double(), centers.double()
+    inertia = np.inf
+    support = prices.double().numpy()
+    best = torch.zeros(n, dtype=torch.int64), centers
+    for iteration in range(before + 1, problem.max_iter + 1):  # noqa: B007
+        cost = squared_distances(x, centers).numpy()
+        labels = (cost + support).argmin(1)
+        counts = np.bincount(labels, minlength=k)
+        sizes = desired_sizes(support, counts, problem.low, problem.high, n)
+        state = Exchange(cost, labels, counts, sizes, support, problem.low, problem.high)
+        exchange(state)
+        support = state.prices
+        assigned = torch.from_numpy(labels)
+        sums = torch.zeros_like(centers).index_add_(0, assigned, x)
+        size = torch.from_numpy(counts)[:, None]
+        centers = torch.where(size > 0, sums / size.clamp(min=1), centers)
+        now = float((x - centers[assigned]).square().sum())
+        gain, inertia = inertia - now, min(now, inertia)
+        if gain > 0:
+            best = assigned, centers
+        if on_iteration is not None:
+            on_iteration(iteration, inertia)
+        if gain <= problem.tol * inertia:
+            break
+    return *best, inertia, iteration
+
+
 def _offer(distances: Distances, prices: Tensor, labels: Tensor, rows: int) -> tuple[Tensor, Tensor, np.ndarray]:
     """Samples that the repair may move: of every cluster those that would lose least elsewhere at these prices.
 
@@ -206,7 +219,7 @@ def _offer(distances: Distances, prices: Tensor, labels: Tensor, rows: int) -> t
 def repair(distances: Distances, prices: Tensor, labels: Tensor, problem: Problem) -> None:
     """Bring the sizes inside the bounds at the least cost, in ``labels``; every process works out the same moves."""
     samples, k = distances.samples, len(prices)
-    counts = distances.assign(prices, 1.0, labels).counts.long().cpu().numpy()
+    counts = distances.assign(prices, labels).counts.long().cpu().numpy()
     support = prices.cpu().numpy()
     sizes = desired_sizes(support, counts, problem.low, problem.high, samples.total)
     offered = _REPAIR_ROWS

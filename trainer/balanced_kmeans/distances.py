@@ -15,15 +15,16 @@ from trainer.balanced_kmeans.samples import Samples, all_reduce
 
 _ROOM = 2**29  # bytes of distances that a process keeps
 _WARMER = (1.0, 8.0, 64.0)  # multiples of the temperature at which the curvature is measured
-_CURVATURE_SAMPLES, _CURVATURE_PER_CLUSTER = 4096, 32  # the larger of them, about
+_CURVATURE_SAMPLES, _CURVATURE_PER_CLUSTER = 2048, 16  # the larger of them, about
 
 
 class Found(NamedTuple):
-    """Of one assignment of the samples of all processes: sizes, summed least cost, curvature of the dual."""
+    """Of one assignment of the samples of all processes: sizes and summed least cost; of a few samples here, what each
+    cluster costs more than the cheapest (b, k)."""
 
     counts: Tensor
     value: float
-    curvature: Tensor
+    extra: Tensor
 
 
 def squared_distances(x: Tensor, centers: Tensor) -> Tensor:
@@ -86,7 +87,7 @@ class Distances:
     def _measured(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         return torch.addmm(self.centers.square().sum(1), x, -2 * self.centers.T, out=out)
 
-    def assign(self, prices: Tensor, temperature: float, labels: Tensor) -> Found:
+    def assign(self, prices: Tensor, labels: Tensor) -> Found:
         """Assign every sample to its least distance + price, into ``labels``."""
         samples, k = self.samples, len(prices)
         prices = prices.to(samples.dtype)
@@ -95,18 +96,23 @@ class Distances:
         few = []
         for part, cost in self.blocks():
             paid = cost + prices
-            least, label = paid.min(1)
+            label = paid.argmin(1) if paid.is_cuda else torch.from_numpy(paid.numpy().argmin(1))  # thrice torch's speed
+            least = paid.gather(1, label[:, None])[:, 0]
             labels[part] = label
             value += least.sum(dtype=torch.float64)
             first = -(samples.start + part.start) % self.sparse  # the same samples on any number of processes
             few.append(paid[first :: self.sparse] - least[first :: self.sparse, None])
         counts += torch.bincount(labels, minlength=k)
-        extra = torch.cat(few) if few else prices.new_zeros(0, k)
-        curvature, seen = counts.new_zeros(len(_WARMER), k, k), counts.new_full((1,), len(extra))
+        counts, value = all_reduce(torch.cat([counts, value]), samples.group).split([k, 1])
+        return Found(counts, float(value), torch.cat(few) if few else prices.new_zeros(0, k))
+
+    def curvature(self, found: Found, temperature: float) -> Tensor:
+        """(levels, k, k) of the dual where ``found`` was seen, smoothed at multiples of a temperature."""
+        k = len(found.counts)
+        curvature = found.counts.new_zeros(len(_WARMER), k, k)
         for level, factor in enumerate(_WARMER):
-            share, _ = shares(extra.clone(), factor * temperature)
-            curvature[level] = torch.diag(share.sum(0)) - share.T @ share
-        packed = all_reduce(torch.cat([counts, value, curvature.flatten(), seen]), samples.group)
-        counts, value, curvature, seen = packed.split([k, 1, curvature.numel(), 1])
-        widths = temperature * counts.new_tensor(_WARMER)[:, None, None]
-        return Found(counts, float(value), curvature.view(-1, k, k) * (samples.total / seen.clamp(min=1)) / widths)
+            share, _ = shares(found.extra.clone(), factor * temperature)
+            curvature[level] = (torch.diag(share.sum(0)) - share.T @ share) / (factor * temperature)
+        packed = torch.cat([curvature.flatten(), curvature.new_full((1,), len(found.extra))])
+        curvature, seen = all_reduce(packed, self.samples.group).split([curvature.numel(), 1])
+        return curvature.view(-1, k, k) * (self.samples.total / seen.clamp(min=1))

@@ -1,7 +1,7 @@
 """Balanced k-means: clusters of equal size, or of sizes inside bounds, of a million samples and more.
 
-A start is made by annealing on a random subset (``start``). Small problems then alternate exact assignments and means;
-large ones stream over all samples (``descent``). Over several processes (:func:`fit_distributed`) only sums, counts,
+A start is made by annealing on a random subset (``start``). Then prices and means alternate over all samples
+(``descent``); small problems end with exact assignments and means. Over several processes (:func:`fit_distributed`) only sums, counts,
 prices, the subset for the start and the few samples to repair travel.
 """
 
@@ -26,7 +26,8 @@ _EXACT_SAMPLES = 20_000  # up to here, and to this many distances, every assignm
 _EXACT_DISTANCES = 2**20
 _SUBSET_PER_CLUSTER = 64  # samples for the start of a large problem
 _LEVELS = (2**14, 2**16)  # samples that a far larger problem is solved on before all of them
-_STARTS = 3  # a small problem is solved so many times for each of n_init, and the best kept
+_STARTS = 3  # a small problem is solved so many times for each of n_init, and the best kept ...
+_STARTS_WORK = 2**24  # ... where no assignment takes more than so many products
 
 
 class BalancedKMeans(ClusterMixin, BaseEstimator):
@@ -45,7 +46,7 @@ class BalancedKMeans(ClusterMixin, BaseEstimator):
     init : {"k-means++", "random"} or array of shape (k, d)
         Where the annealed start begins; an array is taken as it is, without annealing.
     n_init : int
-        Number of starts, of which the best goes on. A small problem makes three times as many.
+        Number of starts, of which the best goes on. A cheap one makes three times as many.
     max_iter : int
         Largest number of iterations over all samples.
     tol : float
@@ -211,12 +212,13 @@ class BalancedKMeans(ClusterMixin, BaseEstimator):
         chosen = np.arange(n) if subset == n else np.sort(rng.choice(n, subset, replace=False))
         x = samples.everywhere(torch.from_numpy(chosen))
         if exact:
-            x = x.cpu().double()
+            x = x.cpu()
         low, high = problem.soft_bounds(len(x), x)
-        starts = self.n_init * (_STARTS if exact else 1) if isinstance(self.init, str) else 1
+        cheap = exact and x.numel() * k <= _STARTS_WORK
+        starts = self.n_init * (_STARTS if cheap else 1) if isinstance(self.init, str) else 1
         found = [anneal(x, self._start(x, samples.mean, rng), low, high) for _ in range(starts)]
         if exact:
-            solved = [fit_exact(x, centers, prices, problem, on_iteration) for centers, prices, _, _ in found]
+            solved = [fit_exact(x, *start[:3], problem, on_iteration) for start in found]
             everyone, centers, error, self.n_iter_ = min(solved, key=lambda result: result[2])
             labels = broadcast(everyone.to(samples.device), group)[samples.start : samples.start + samples.size]
         else:
