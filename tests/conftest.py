@@ -11,6 +11,7 @@ import torch
 import main as command_line
 from dataloaders.sets.demo.make import make_demo
 from tests.forks import FORKS
+from utils.logger import log
 
 torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same in what a command starts
@@ -31,6 +32,13 @@ def _forked_ranks():
     patch.setattr(torch.multiprocessing, "start_processes", start_forks)
     yield
     patch.undo()
+
+
+@pytest.fixture
+def caplog(caplog, monkeypatch):
+    """pytest's, which hears the project's log also where an earlier test has started it."""
+    monkeypatch.setattr(log, "propagate", True)
+    return caplog
 
 
 @pytest.fixture(scope="session")

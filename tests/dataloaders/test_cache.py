@@ -96,7 +96,6 @@ def test_run_goes_on_without_where_the_system_has_no_such_memory(monkeypatch, ca
         raise OSError(12, "Cannot allocate memory")
 
     monkeypatch.setattr(mmap, "mmap", refuse)
-    monkeypatch.setattr("dataloaders.cache.log.propagate", True)
     cache = SharedCache(1, 2, 10**9)
     cache.put(0, *arrays(0))
     assert cache.get(0) is None

@@ -1,8 +1,8 @@
 """Balanced k-means: clusters of equal size, or of sizes inside bounds, of a million samples and more.
 
 A start is made by annealing on a random subset (``start``). Then prices and means alternate over all samples
-(``descent``); small problems end with exact assignments and means. Over several processes (:func:`fit_distributed`) only sums, counts,
-prices, the subset for the start and the few samples to repair travel.
+(``descent``); small problems end with exact assignments and means. Over several processes (:func:`fit_distributed`)
+only sums, counts, prices, the subset for the start and the few samples to repair travel.
 """
 
 from __future__ import annotations

@@ -124,7 +124,6 @@ def test_share_of_a_process_that_the_parts_do_not_divide_is_refused(tiny_configs
 
 
 def test_plan_counts_the_activations_of_a_part(tiny_configs, caplog, monkeypatch):
-    monkeypatch.setattr(log, "propagate", True)
     caplog.set_level("INFO", logger=log.name)
     kept = []
     for parts in (1, 2):

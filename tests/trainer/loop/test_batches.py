@@ -1,4 +1,3 @@
-import logging
 import shutil
 
 import torch
@@ -82,7 +81,6 @@ def test_bad_images_are_replaced_counted_and_listed_once(tiny_configs, demo_set,
     data = open_data(config)
     bad = data.labelled[0].image
     bad.write_bytes(bad.read_bytes()[:500])
-    monkeypatch.setattr(logging.getLogger("usrn"), "propagate", True)
     batches = TrainingBatches(config, data, CPU, iterations=6)
     for _ in batches:
         assert data.labelled[0].id not in batches.ids["labelled"]

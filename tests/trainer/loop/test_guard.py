@@ -21,7 +21,6 @@ IDS = {"labelled": ["cat", "dog"]}
 @pytest.fixture
 def logged(caplog, monkeypatch):
     """What is logged: ``logged.messages``."""
-    monkeypatch.setattr(log, "propagate", True)
     monkeypatch.setattr(log, "level", logging.INFO)
     return caplog
 

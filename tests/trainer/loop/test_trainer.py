@@ -167,7 +167,6 @@ def test_best_of_a_checkpoint_from_before_is_a_share(tiny_configs):
 
 
 def test_weights_without_a_position_start_a_new_run(tiny_configs, caplog, monkeypatch):
-    monkeypatch.setattr(log, "propagate", True)
     trained, run_dir = train(tiny_configs[0])
     config = load_config(tiny_configs[0], ["experim_name=other"])
     with caplog.at_level("INFO", logger=log.name):

@@ -7,7 +7,6 @@ from tests.dataloaders.miniature import config_of, data_of, write_image, write_m
 from trainer.subclasses.counts import PAPER_COUNTS
 from trainer.subclasses.table import read_subclass_table
 from utils.errors import UsageError
-from utils.logger import log
 
 
 @pytest.fixture
@@ -38,7 +37,6 @@ def table_of(data, folder, n_labelled):
 def test_maps_of_the_original_get_the_counts_of_the_split_that_they_were_made_for(
     data, tmp_path, made, named, caplog, monkeypatch
 ):
-    monkeypatch.setattr(log, "propagate", True)
     counts = PAPER_COUNTS["voc", made]
     assert table_of(data, maps_of(data, counts, tmp_path / "maps"), named).counts == list(counts)
     assert ("holds the maps of another published split" in caplog.text) is (made != named)
