@@ -1,13 +1,14 @@
 """Time, memory and error of balanced k-means; prints a table and, last, one JSON line.
 
     python -m benchmarks.balanced_kmeans                              # 50,000 x 256, 121 clusters, and optimality
-    python -m benchmarks.balanced_kmeans --sizes 50000 700000         # and how time grows with the samples
+    python -m benchmarks.balanced_kmeans --sizes 5000 50000 300000    # three kinds of features each
     python -m benchmarks.balanced_kmeans --reference DIR              # error on the data sets in DIR, ten seeds each
     python -m benchmarks.balanced_kmeans --features DIR               # real features, .npy files of (256, h, w)
     python -m benchmarks.balanced_kmeans --device cuda --sizes 700000
 
 The optimality is measured against SciPy's assignment solver and, where k-means-constrained is there (`pip install
-k-means-constrained`; nothing else needs it), against a min-cost flow.
+k-means-constrained`; nothing else needs it), against a min-cost flow. Where FAISS is there (`pip install faiss-cpu`;
+nothing else needs it), its k-means, which knows no balance, runs after every fit with as many iterations.
 """
 
 from __future__ import annotations
@@ -24,40 +25,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.features import KINDS, make_features, read_features  # noqa: E402
 from trainer.balanced_kmeans.estimator import BalancedKMeans  # noqa: E402
 
 Row = dict[str, object]
-
-
-def make_features(n: int, d: int = 256, modes: int = 40, seed: int = 0) -> np.ndarray:
-    """(n, d) float16 like a decoder's features: non-negative, in uneven modes, correlated within each."""
-    rng = np.random.default_rng(seed)
-    shares = rng.dirichlet(np.full(modes, 0.7))
-    centers = rng.gamma(0.5, 1.0, (modes, d))
-    spread = 0.25 * rng.normal(size=(modes, 24, d))
-    features = np.empty((n, d), np.float16)
-    for start in range(0, n, 8192):
-        mode = rng.choice(modes, min(8192, n - start), p=shares)
-        block = centers[mode] + 0.2 * rng.normal(size=(len(mode), d))
-        latent = rng.normal(size=(len(mode), 24))
-        for one in np.unique(mode):
-            block[mode == one] += latent[mode == one] @ spread[one]
-        features[start : start + len(mode)] = np.maximum(block, 0)
-    return features
-
-
-def read_features(folder: Path) -> np.ndarray:
-    """(n, c) float16: every position of every .npy file of shape (c, h, w) below ``folder``; others are passed over."""
-    maps = [np.load(file, mmap_mode="r") for file in sorted(folder.rglob("*.npy"))]
-    maps = [array for array in maps if array.ndim == 3]
-    if not maps:
-        raise SystemExit(f"{folder}: no .npy files of shape (256, h, w)")
-    return np.concatenate([array.reshape(len(array), -1).T for array in maps]).astype(np.float16, copy=False)
 
 
 class Peak:
@@ -108,22 +83,39 @@ def time_fit(X: np.ndarray, k: int, device: str, name: str) -> Row:
     }
 
 
-def time_unconstrained(X: np.ndarray, k: int, iterations: int) -> Row:
-    """scikit-learn's KMeans, one start, this many iterations, on a float32 copy made beforehand."""
+def time_unconstrained(X: np.ndarray, k: int, iterations: int, threads: int) -> Row | None:
+    """FAISS's k-means, one start, all samples, so many iterations, on a float32 copy; None without it."""
+    try:
+        import faiss
+    except ImportError:
+        return None
     X = X.astype(np.float32)
+    faiss.omp_set_num_threads(threads)
+    model = faiss.Kmeans(X.shape[1], k, niter=iterations, max_points_per_centroid=len(X), min_points_per_centroid=1)
     start, processor = time.perf_counter(), time.process_time()
-    model = KMeans(k, n_init=1, max_iter=iterations, tol=0, random_state=0).fit(X)
+    model.train(X)
     seconds, processor = time.perf_counter() - start, time.process_time() - processor
     return {
-        "what": "scikit-learn KMeans",
+        "what": "FAISS, unbalanced",
         "n": len(X),
         "d": X.shape[1],
         "k": k,
         "seconds": round(seconds, 2),
         "cpu_seconds": round(processor, 2),
-        "iterations": model.n_iter_,
-        "inertia": float(model.inertia_),
+        "iterations": iterations,
+        "inertia": float(model.obj[-1]),
     }
+
+
+def compare(X: np.ndarray, k: int, device: str, name: str, threads: int, unconstrained: bool) -> list[Row]:
+    """Our fit, and FAISS's right after it; the ratios of their times stand in our row."""
+    ours = time_fit(X, k, device, name)
+    other = time_unconstrained(X, k, int(str(ours["iterations"])), threads) if unconstrained else None
+    if other is None:
+        return [ours]
+    for ratio, key in (("times_faiss", "seconds"), ("times_faiss_cpu", "cpu_seconds")):
+        ours[ratio] = round(float(str(ours[key])) / max(float(str(other[key])), 0.01), 2)
+    return [ours, other]
 
 
 def optimality(n: int = 5000, k: int = 30) -> list[Row]:
@@ -214,7 +206,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10, help="fits per data set of --reference")
     parser.add_argument("--features", type=Path, help="folder of .npy features of shape (256, h, w)")
     parser.add_argument("--no-optimality", action="store_true", help="leave out the comparison with an exact solver")
-    parser.add_argument("--no-sklearn", action="store_true", help="leave out scikit-learn's KMeans")
+    parser.add_argument("--no-faiss", action="store_true", help="leave out FAISS's k-means")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -225,26 +217,18 @@ def main() -> None:
         if arguments.device != "cpu" and torch.cuda.is_available():
             summary["device"] = torch.cuda.get_device_name()
             torch.ones(1, device="cuda").sum().item()  # the context is not the algorithm's time
-        made = []
+        settings = arguments.device, torch.get_num_threads(), not arguments.no_faiss
         for n in arguments.sizes:
-            X = make_features(n, arguments.dimensions)
-            made.append(time_fit(X, arguments.clusters, arguments.device, "balanced"))
-            rows.append(made[-1])
-            if n == min(arguments.sizes) and not arguments.no_sklearn:
-                rows.append(time_unconstrained(X, arguments.clusters, int(made[-1]["iterations"])))
-                summary["times_sklearn"] = round(made[-1]["seconds"] / rows[-1]["seconds"], 3)
-                summary["times_sklearn_cpu"] = round(made[-1]["cpu_seconds"] / rows[-1]["cpu_seconds"], 3)
-            del X
-        if len(made) > 1:
-            grown = np.log(made[-1]["seconds"] / made[0]["seconds"]) / np.log(made[-1]["n"] / made[0]["n"])
-            summary["exponent"] = round(float(grown), 3)
+            for kind in KINDS:
+                X = make_features(n, arguments.dimensions, kind)
+                rows += compare(X, arguments.clusters, settings[0], kind, *settings[1:])
         if not arguments.no_optimality:
             rows += optimality()
         if arguments.reference:
             rows += error_on(arguments.reference, arguments.seeds)
         if arguments.features:
             X = read_features(arguments.features)
-            rows.append(time_fit(X, min(arguments.clusters, len(X)), arguments.device, "real features"))
+            rows += compare(X, min(arguments.clusters, len(X)), settings[0], "real features", *settings[1:])
     print_table(rows)
     print(json.dumps({**summary, "rows": rows}))
 

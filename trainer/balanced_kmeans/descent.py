@@ -26,7 +26,7 @@ OnIteration = Callable[[int, float], None]
 _BALANCED = 0.02  # share of the samples that may be too many before the centres move
 _BALANCE_PASSES = 5  # passes to get there, per iteration
 _PATIENCE = 2  # iterations without a gain before a large problem stops
-_SETTLE_PASSES = 12  # passes over all samples with fixed centres before the repair
+_SETTLE_PASSES = 24  # passes over all samples with fixed centres before the repair
 _SETTLED, _SETTLED_SAMPLES = 1e-3, 128  # share of the samples that is left to the repair, and how many at most
 _RIDGE = 256.0  # prices without soft samples move no further than this many temperatures, at a caution of 1
 _REPAIR_ROWS = 2**13  # samples offered to the repair at first, about
@@ -237,9 +237,11 @@ def repair(distances: Distances, prices: Tensor, labels: Tensor, problem: Proble
         state = Exchange(
             table[:, :k], table[:, k].astype(np.int64), counts, sizes, support, problem.low, problem.high, limit
         )
+        before = np.abs(counts - sizes).sum()
         done = exchange(state)
         support = state.prices
         labels[chosen] = torch.from_numpy(state.labels[own]).to(labels.device)
         if done:
             break
-        offered *= 4
+        if np.abs(counts - sizes).sum() > 0.5 * before:  # these were too few
+            offered *= 2

@@ -15,7 +15,8 @@ from trainer.balanced_kmeans.samples import Samples, all_reduce
 
 _ROOM = 2**29  # bytes of distances that a process keeps
 _WARMER = (1.0, 8.0, 64.0)  # multiples of the temperature at which the curvature is measured
-_CURVATURE_SAMPLES, _CURVATURE_PER_CLUSTER = 2048, 16  # the larger of them, about
+_SPARSE = 8  # the curvature is measured on one sample in so many ...
+_FEW, _FEW_PER_CLUSTER, _MANY = 2048, 16, 2**14  # ... but on at least (the larger) and at most so many
 
 
 class Found(NamedTuple):
@@ -61,7 +62,8 @@ class Distances:
         self.samples, self.kept = samples, None
         if samples.size * k * samples.dtype.itemsize <= _ROOM:
             self.kept = torch.empty(samples.size, k, dtype=samples.dtype, device=samples.device)
-        self.sparse = 1 + samples.total // max(_CURVATURE_SAMPLES, _CURVATURE_PER_CLUSTER * k)
+        few = max(_FEW, _FEW_PER_CLUSTER * k)
+        self.sparse = max(1, min(_SPARSE, samples.total // few), samples.total // _MANY)
         self.move(centers)
 
     def move(self, centers: Tensor) -> None:
