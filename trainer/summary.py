@@ -1,5 +1,6 @@
 """The end of a run: its scores beside its baseline's, and the model to use (``saved/<name>/model.pth``)."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from dataloaders import SegmentationData
@@ -13,8 +14,9 @@ from trainer.record import Record
 from trainer.trained import best_model
 from utils.config import BASELINE, Config
 from utils.errors import UsageError
-from utils.files import write_whole
+from utils.files import sweep, write_whole
 from utils.fingerprint import fingerprint, sha256
+from utils.lock import sole_use
 from utils.logger import log
 
 MODEL = "model.pth"
@@ -63,10 +65,12 @@ def _recommend(config: Config, data: SegmentationData) -> list[str]:
             raise UsageError(f"{run_dir / IMAGE_COUNTS}: is of other images. {evaluate_again(run_dir)}")
     found = compare(baseline, own, data.classes)
     chosen, model = run_dirs[found.is_better] / BEST, _folder(config) / MODEL
-    record = Record(model.parent, "summary", _models(config))
-    record.begin()
-    write_whole(model, chosen.read_bytes())
-    record.done(config, [model], record.how_made(config, run=config.experim_name, recommended=str(chosen)))
+    with nullcontext() if model.parent == config.run_dir else sole_use(model.parent):  # the run's own is held already
+        sweep(model.parent)
+        record = Record(model.parent, "summary", _models(config))
+        record.begin()
+        write_whole(model, chosen.read_bytes())
+        record.done(config, [model], record.how_made(config, run=config.experim_name, recommended=str(chosen)))
     return [*recommendation(found, config), f"model to use: {model}, which --predict takes; it is {chosen}"]
 
 

@@ -28,6 +28,7 @@ from utils.config import Config
 from utils.distributed import any_process, barrier, is_main
 from utils.errors import UsageError
 from utils.logger import log, progress
+from utils.metrics import Scores
 from utils.schedule import Schedule
 from utils.stop import Stopped, StopRequest
 
@@ -107,6 +108,8 @@ class Trainer:
         batches = iter(self.batches)
         bar = progress(total=schedule.iterations, initial=self.iteration, desc=self.config.experim_name, unit="it")
         with bar, self.stop:
+            if self.finished and self.config.trainer.val:  # it was stopped before its report, which shows predictions
+                self._evaluate()
             while self.epochs_done < schedule.epochs and not self.finished:
                 epoch, validate = self.epochs_done, self._is_validated(self.epochs_done)
                 last = epoch + 1 == schedule.epochs
@@ -117,7 +120,7 @@ class Trainer:
                 else:
                     self.tally.end_epoch()
                     if last:
-                        self._save_best_model(epoch + 1)
+                        self._write(resume.BEST, epoch + 1)
                 early = self.not_improved > schedule.early_stop
                 self.epochs_done, self.finished = epoch + 1, last or early
                 self.tally.begin_epoch()
@@ -192,10 +195,10 @@ class Trainer:
         minutes = self.config.trainer.save_minutes
         return is_main() and minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
 
-    def _validate(self, epoch: int, pictures: bool) -> None:
-        started = time.monotonic()
+    def _evaluate(self) -> Scores:
+        """Scores on the validation images; the board keeps what is predicted of those that are shown."""
         self.board.scenes.clear()
-        result = evaluate(
+        return evaluate(
             Protocol(self.evaluated, self.device, self.config),
             self.validation,
             self.n_classes,
@@ -204,6 +207,10 @@ class Trainer:
             stop=self.stop,
             name=f"{self.config.run_dir}: the network of iteration {self.iteration}",
         )
+
+    def _validate(self, epoch: int, pictures: bool) -> None:
+        started = time.monotonic()
+        result = self._evaluate()
         if any_process([self.stop.asked])[0]:
             self._save()  # of before: a validation that was broken off is done again
             raise Stopped
@@ -220,15 +227,10 @@ class Trainer:
         self.not_improved = 0 if better else self.not_improved + 1
         if better:
             self.best = result.mean_iou
-            self._save_best_model(epoch + 1)
+            self._write(resume.BEST, epoch + 1)
         self.board.validation(self.iteration, epoch, result, train_scores, pictures, *self.tally.take_shares())
         if self.on_validation is not None and is_main():
             self.on_validation(self)
-
-    def _save_best_model(self, epoch: int) -> None:
-        """Write the network alone, which is what evaluation and prediction need."""
-        if is_main():
-            self._write(resume.BEST, epoch)
 
     def _save(self) -> None:
         """Write the checkpoint from which the run goes on exactly; the one before it is kept.
@@ -236,10 +238,7 @@ class Trainer:
         No random state is in it: what is random follows from seed, iteration and rank.
         """
         self._saved_at = time.monotonic()
-        counts = self.tally.state()
         self.board.flush()
-        if not is_main():
-            return
         state = {
             "iteration": self.iteration,
             "epochs_done": self.epochs_done,
@@ -248,7 +247,7 @@ class Trainer:
             "best": self.best,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            **counts,
+            **self.tally.state(),
             **resume.identity(self.config, self.inputs),
         }
         if self.teacher is not None:
@@ -256,6 +255,8 @@ class Trainer:
         self._write(resume.NEWEST, self.epochs_done, resume=state, keep=self.config.run_dir / resume.PREVIOUS)
 
     def _write(self, name: str, epoch: int, **more) -> None:
+        if not is_main():
+            return
         save_checkpoint(
             self.config.run_dir / name,
             self.evaluated,
@@ -293,7 +294,7 @@ class Trainer:
         model = self.config.run_dir / resume.BEST
         if at_end_of_epoch and was_chosen and self.not_improved == 0:
             log.warning(f"{model}: is gone or damaged; it is written again from {checkpoint}")
-            self._save_best_model(self.epochs_done)
+            self._write(resume.BEST, self.epochs_done)
         else:
             resume.forget_best_model(model, checkpoint, self.finished)
             self.best, self.not_improved = None, 0
