@@ -6,11 +6,17 @@ import pytest
 import torch
 
 import trainer.stages as stages
+from dataloaders import open_data
 from tests.trainer.evaluation.report.test_page import Page
 from tests.trainer.runs import weights
 from trainer.evaluation.report import write_report
+from trainer.loop.resume import Origin
+from trainer.loop.trainer import Trainer
 from utils.config_file import load_config
 from utils.errors import NotWrittenError
+from utils.stop import Stopped
+
+CPU = torch.device("cpu")
 
 FEW = ("trainer.epochs=1", "trainer.tensorboardX=false")  # two validations
 
@@ -19,7 +25,7 @@ def train(config_file, name, monkeypatch, write):
     """The run's folder; ``write`` takes the place of ``write_report``."""
     config = load_config(config_file, [*FEW, f"experim_name={name}"])
     monkeypatch.setattr(stages, "write_report", write)
-    stages.run_stage("train", config, stages.Options(), torch.device("cpu"))
+    stages.run_stage("train", config, stages.Options(), CPU)
     return config.run_dir
 
 
@@ -59,3 +65,26 @@ def test_page_that_fails_is_a_warning_and_the_training_is_the_same(tiny_configs,
     assert capsys.readouterr().err.count("report.html: is not written this time") == 2
     one, other = (weights(run_dir / "best_model.pth") for run_dir in (plain, broken))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def finished(config_file):
+    """A trainer that goes on from the end of a training, as after a kill between its last save and its page."""
+    config = load_config(config_file, [*FEW, "experim_name=killed_baseline"])
+    data = open_data(config)
+    Trainer(config, data, CPU).train()
+    return Trainer(config, data, CPU, Origin.read(config.run_dir / "checkpoint.pth"))
+
+
+def test_training_that_goes_on_from_its_end_knows_what_it_predicts(tiny_configs):
+    trainer = finished(tiny_configs[0])
+    before = (trainer.config.run_dir / "history.jsonl").read_text()
+    trainer.train()
+    assert len(trainer.board.scenes) == 4
+    assert (trainer.config.run_dir / "history.jsonl").read_text() == before
+
+
+def test_training_that_is_stopped_there_is_not_taken_for_done(tiny_configs, monkeypatch):
+    trainer = finished(tiny_configs[0])
+    monkeypatch.setattr(trainer.board, "keep_scene", lambda *_: setattr(trainer.stop, "asked", True))
+    with pytest.raises(Stopped):
+        trainer.train()

@@ -198,7 +198,7 @@ class Trainer:
     def _evaluate(self) -> Scores:
         """Scores on the validation images; the board keeps what is predicted of those that are shown."""
         self.board.scenes.clear()
-        return evaluate(
+        result = evaluate(
             Protocol(self.evaluated, self.device, self.config),
             self.validation,
             self.n_classes,
@@ -207,13 +207,14 @@ class Trainer:
             stop=self.stop,
             name=f"{self.config.run_dir}: the network of iteration {self.iteration}",
         )
+        if any_process([self.stop.asked])[0]:
+            self._save()  # of before: a validation that was broken off is done again
+            raise Stopped
+        return result
 
     def _validate(self, epoch: int, pictures: bool) -> None:
         started = time.monotonic()
         result = self._evaluate()
-        if any_process([self.stop.asked])[0]:
-            self._save()  # of before: a validation that was broken off is done again
-            raise Stopped
         self.tally.end_epoch()
         train_scores = self.tally.training_scores()
         better = self.best is None or result.mean_iou > self.best
@@ -255,19 +256,18 @@ class Trainer:
         self._write(resume.NEWEST, self.epochs_done, resume=state, keep=self.config.run_dir / resume.PREVIOUS)
 
     def _write(self, name: str, epoch: int, **more) -> None:
-        if not is_main():
-            return
-        save_checkpoint(
-            self.config.run_dir / name,
-            self.evaluated,
-            epoch=epoch,
-            best=self.best,
-            classes=self.data.classes,
-            colours=self.data.palette[: self.n_classes],
-            value_range=self.data.value_range,
-            trunk=self.config.model.trunk,
-            **more,
-        )
+        if is_main():
+            save_checkpoint(
+                self.config.run_dir / name,
+                self.evaluated,
+                epoch=epoch,
+                best=self.best,
+                classes=self.data.classes,
+                colours=self.data.palette[: self.n_classes],
+                value_range=self.data.value_range,
+                trunk=self.config.model.trunk,
+                **more,
+            )
 
     def _resume(self, origin: Origin) -> None:
         path, weights, state = origin.path, origin.checkpoint["state_dict"], origin.state
