@@ -5,6 +5,7 @@ from typing import Any
 
 from trainer.evaluation.label_quality import Quality
 from trainer.evaluation.run_json import read_history
+from trainer.planning.budget import as_stored
 from trainer.studies.description import Run
 from utils.schedule import Schedule
 
@@ -29,8 +30,9 @@ NOTE = (
 
 def quality_by_quarter(run: Run) -> list[dict[str, list[int]] | None] | None:
     """Counts (``COUNTED_PIXELS``) of every quarter of a run; None for a quarter without, and for a run without."""
-    schedule = Schedule.from_config(run.config)
-    start = run.config.model.epoch_start_unsup * schedule.iterations_per_epoch
+    config = as_stored(run.config)
+    schedule = Schedule.from_config(config)
+    start = config.model.epoch_start_unsup * schedule.iterations_per_epoch
     quarters: list[dict[str, list[int]] | None] = [None] * len(QUARTERS)
     for entry in read_history(run.config.run_dir / "history.jsonl"):
         if "pseudo_label_quality" in entry:

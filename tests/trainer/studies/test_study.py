@@ -220,6 +220,18 @@ def counts_of(used_right: int) -> dict[str, list[int]]:
     return {name: [10, 0] for name in COUNTED_PIXELS} | {"used_right": [used_right, 0], "vetoed": [0, 0]}
 
 
+def test_quarters_are_those_of_a_schedule_that_was_scaled_to_minutes(tiny_study):
+    settings = ("model.epoch_start_unsup=2", "trainer.minutes=5")
+    run = runs_of_seed(tiny_study, read_study(tiny_study), 1, tiny_study.parent, settings)["USRN"]
+    for folder in (run.config.run_dir, run.config.baseline_dir):
+        folder.mkdir(parents=True)
+    fit = {"factor": 2.0, "validations": 1, "config": run.config.model_dump()}  # 16 iterations, the last 8 with them
+    (run.config.baseline_dir / "schedule.json").write_text(json.dumps(fit))
+    lines = [{"iteration": at, "epoch": 1, "pseudo_label_quality": counts_of(at)} for at in (10, 16)]
+    (run.config.run_dir / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert [counts and counts["used_right"] for counts in quality_by_quarter(run)] == [[10, 0], None, None, [16, 0]]
+
+
 def test_quality_is_summed_by_quarters_of_the_iterations_with_pseudo_labels(tiny_study):
     runs = runs_of_seed(tiny_study, read_study(tiny_study), 1, tiny_study.parent, ("model.epoch_start_unsup=2",))
     run = runs["USRN"]  # 4 epochs of 2 iterations, the last 2 with pseudo labels: a quarter is an iteration
