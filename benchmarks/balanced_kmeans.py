@@ -107,7 +107,7 @@ def time_unconstrained(X: np.ndarray, k: int, iterations: int, threads: int) -> 
     }
 
 
-def compare(X: np.ndarray, k: int, device: str, name: str, threads: int, unconstrained: bool) -> list[Row]:
+def compare(X: np.ndarray, k: int, name: str, device: str, threads: int, unconstrained: bool) -> list[Row]:
     """Our fit, and FAISS's right after it; the ratios of their times stand in our row."""
     ours = time_fit(X, k, device, name)
     other = time_unconstrained(X, k, int(str(ours["iterations"])), threads) if unconstrained else None
@@ -221,14 +221,14 @@ def main() -> None:
         for n in arguments.sizes:
             for kind in KINDS:
                 X = make_features(n, arguments.dimensions, kind)
-                rows += compare(X, arguments.clusters, settings[0], kind, *settings[1:])
+                rows += compare(X, arguments.clusters, kind, *settings)
         if not arguments.no_optimality:
             rows += optimality()
         if arguments.reference:
             rows += error_on(arguments.reference, arguments.seeds)
         if arguments.features:
             X = read_features(arguments.features)
-            rows += compare(X, min(arguments.clusters, len(X)), settings[0], "real features", *settings[1:])
+            rows += compare(X, min(arguments.clusters, len(X)), "real features", *settings)
     print_table(rows)
     print(json.dumps({**summary, "rows": rows}))
 

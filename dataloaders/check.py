@@ -171,14 +171,11 @@ def lost_classes(data: SegmentationData) -> str | None:
     """A warning where classes have no labelled pixel while ignored pixels abound: one of them may be ignored.
 
     Labelled masks are read until every class is found, which a few dozen of them show; all are read where one is
-    missing. Masks that cannot be read are passed over: they are named where they are needed.
+    missing.
     """
     pixels = np.zeros(len(data.classes) + 1, np.int64)
-    for sample in data.labelled:
-        try:
-            pixels += _count(data.read_mask(sample.mask), len(data.classes))
-        except UsageError:
-            continue
+    for counts in pixels_of_masks(data, data.labelled):
+        pixels += counts
         if pixels[:-1].all():
             return None
     return _warning_of_lost(data, pixels)
@@ -194,6 +191,19 @@ def _warning_of_lost(data: SegmentationData, pixels: np.ndarray) -> str | None:
         f"ignored. If {data.ignore_index} is a class in the masks, give it its index there, or set ignore_index to a "
         "value that they do not hold"
     )
+
+
+def pixels_of_masks(data: SegmentationData, samples: Iterable[Sample]) -> Iterator[np.ndarray]:
+    """Pixels of every class, and of none, int64 (C + 1,), of each mask that can be read.
+
+    The others are passed over: they are named where they are needed.
+    """
+    for sample in samples:
+        try:
+            mask = data.read_mask(sample.mask)
+        except UsageError:
+            continue
+        yield _count(mask, len(data.classes))
 
 
 def _count(mask: np.ndarray, n_classes: int) -> np.ndarray:

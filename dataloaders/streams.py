@@ -17,7 +17,7 @@ from dataloaders.cutmix import draw_box
 from dataloaders.geometry import Geometry, pad_to_multiple
 from dataloaders.photometry import draw_photometry
 from dataloaders.reading import IGNORE, read_subclass_map
-from dataloaders.sets.description import Sample, SegmentationData
+from dataloaders.sets.description import Sample, SegmentationData, refuse_other_size
 from utils.errors import UsageError
 
 LABELLED, UNLABELLED = 0, 1
@@ -186,11 +186,7 @@ class UnlabelledStream(_TrainingStream):
     def _read_target(self, sample: Sample, size: tuple[int, int]) -> np.ndarray:
         """The mask. One that cannot be used is an error also where bad samples are skipped: it must change no draw."""
         mask = np.full(size, IGNORE, np.int16) if sample.label is None else self.data.read_mask(sample.label)
-        if mask.shape != size:
-            raise UsageError(
-                f"{sample.label}: is {mask.shape[1]} x {mask.shape[0]} pixels, but its image {sample.image} is "
-                f"{size[1]} x {size[0]}. Make them the same size, or set trainer.pseudo_label_quality to false."
-            )
+        refuse_other_size(sample, mask, size, ", or set trainer.pseudo_label_quality to false")
         return mask
 
     def _item(self, sample: Sample, image: torch.Tensor, masks: list[np.ndarray], rng: np.random.Generator) -> dict:

@@ -34,11 +34,6 @@ def _plain_float32(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
-def usrn_trainer(tiny_configs, *settings, origin=None):
-    config = load_config(tiny_configs[1], settings)
-    return Trainer(config, open_data(config), DEVICE, origin)
-
-
 def test_step_gives_the_processor_s_losses_and_gradients():
     steps = [USRNStep(make_network(), PARENTS, pos_thresh_value=0.4).to(device) for device in ("cpu", DEVICE)]
     outs = [step(**make_batch(device)) for step, device in zip(steps, ("cpu", DEVICE), strict=True)]
@@ -54,11 +49,12 @@ def test_step_gives_the_processor_s_losses_and_gradients():
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_training_in_each_precision_is_finite_to_its_end(tiny_configs, precision):
     prepare_subclasses(tiny_configs[0])
-    trainer = usrn_trainer(tiny_configs, f"trainer.precision={precision}")
+    config = load_config(tiny_configs[1], [f"trainer.precision={precision}"])
+    trainer = Trainer(config, open_data(config), DEVICE)
     if precision == "fp16":
         trainer.scaler = torch.amp.GradScaler(DEVICE.type, init_scale=2.0**40)  # which overflows: steps are skipped
     trainer.train()
-    history = [json.loads(line) for line in (trainer.config.run_dir / "history.jsonl").read_text().splitlines()]
+    history = [json.loads(line) for line in (config.run_dir / "history.jsonl").read_text().splitlines()]
     assert trainer.finished
     assert all(math.isfinite(entry["Ls"]) for entry in history if "Ls" in entry)
     if precision == "fp16":
@@ -111,13 +107,15 @@ def test_evaluation_copy_gives_the_processor_s_logits(precision):
 def test_compiled_run_is_the_plain_one(tiny_configs, monkeypatch):
     warnings: list[str] = []
     monkeypatch.setattr(execution.log, "warning", warnings.append)
-    runs = [usrn_baseline(tiny_configs, f"experim_name=run{on}", f"trainer.compile={on}") for on in ("true", "false")]
+    runs = [
+        losses_of_baseline(tiny_configs, f"experim_name=run{on}", f"trainer.compile={on}") for on in ("true", "false")
+    ]
     assert not [text for text in warnings if "trainer.compile" in text]
     compiled, plain = (np.array(losses) for losses in runs)
     assert np.allclose(compiled, plain, rtol=1e-2)
 
 
-def usrn_baseline(tiny_configs, *settings):
+def losses_of_baseline(tiny_configs, *settings):
     config = load_config(tiny_configs[0], ["trainer.precision=fp32", *settings])
     trainer = Trainer(config, open_data(config), DEVICE)
     trainer.train()
@@ -126,9 +124,8 @@ def usrn_baseline(tiny_configs, *settings):
 
 
 def test_run_that_was_stopped_goes_on_to_the_same_end(tiny_configs, monkeypatch):
-    settings = ["trainer.precision=fp32"]
-    usrn_baseline(tiny_configs, "experim_name=whole")
-    config = load_config(tiny_configs[0], [*settings, "experim_name=parts"])
+    losses_of_baseline(tiny_configs, "experim_name=whole")
+    config = load_config(tiny_configs[0], ["trainer.precision=fp32", "experim_name=parts"])
     trainer = Trainer(config, open_data(config), DEVICE)
     iterate = trainer._iterate
 

@@ -163,11 +163,7 @@ class SegmentationData:
         """
         mask = self.read_mask(sample.mask)
         image, size = self.read_sized(sample, least_side, mask.shape)
-        if size != mask.shape:
-            raise UsageError(
-                f"{sample.label}: is {mask.shape[1]} x {mask.shape[0]} pixels, but its image {sample.image} is "
-                f"{size[1]} x {size[0]}. Make them the same size."
-            )
+        refuse_other_size(sample, mask, size)
         return image, mask
 
     def read_image(self, sample: Sample) -> np.ndarray:
@@ -179,6 +175,15 @@ class SegmentationData:
     ) -> tuple[np.ndarray, tuple[int, int]]:
         """The image of a sample and its height and width, as ``dataloaders.images.read_sized`` gives them."""
         return read_sized(sample.image, mask_size=mask_size, value_range=self.value_range, least_side=least_side)
+
+
+def refuse_other_size(sample: Sample, mask: np.ndarray, size: tuple[int, int], or_else: str = "") -> None:
+    """Refuse a mask that has not the ``size`` (H, W) of its image; ``or_else`` is another way out."""
+    if mask.shape != size:
+        raise UsageError(
+            f"{sample.label}: is {mask.shape[1]} x {mask.shape[0]} pixels, but its image {sample.image} is "
+            f"{size[1]} x {size[0]}. Make them the same size{or_else}."
+        )
 
 
 def _checked(part: str, samples: Sequence[Sample]) -> Sequence[Sample]:

@@ -113,7 +113,7 @@ class TrainingBatches:
                 batch |= self._views(views)
                 self.ids["unlabelled"] = views["id"]
                 self._count_bad(views["bad"])
-                self.hidden_target = self._hidden_target(views)
+                self.hidden_target = self._hidden_target(views, batch.get("u_box"))
             self._count_bad(labelled["bad"])
             yield batch
 
@@ -143,7 +143,7 @@ class TrainingBatches:
 
     def _views(self, batch: dict) -> dict[str, Tensor]:
         images = to_unit(self._move(batch["image"]))
-        strong = images.repeat_interleave(batch["photometry"].shape[1], 0)
+        strong = _repeated(images, batch["photometry"].shape[1])
         views = {"u_weak": normalise(images), "u_strong": normalise(apply_photometry(strong, batch["photometry"]))}
         if "box" in batch:
             views["u_box"] = self._move(batch["box"])
@@ -152,13 +152,16 @@ class TrainingBatches:
             views["u_padding"] = self._move(batch["padding"])
         return views
 
-    def _hidden_target(self, batch: dict) -> Tensor | None:
+    def _hidden_target(self, batch: dict, boxes: Tensor | None) -> Tensor | None:
         if "target" not in batch:
             return None
         target = self._move(batch["target"])
-        if "box" not in batch:
-            return target
-        return cut_and_mix(target.repeat_interleave(batch["box"].shape[1], 0), self._move(batch["box"]), self._parts)
+        return target if boxes is None else cut_and_mix(_repeated(target, boxes.shape[1]), boxes, self._parts)
 
     def _move(self, values: Tensor) -> Tensor:
         return values.to(self.device, non_blocking=True)
+
+
+def _repeated(values: Tensor, n_views: int) -> Tensor:
+    """Each image ``n_views`` times, one image's after another's: (N, …) → (N V, …), no copy for one view."""
+    return values.unsqueeze(1).expand(-1, n_views, *values.shape[1:]).flatten(0, 1)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dataloaders import SegmentationData
-from dataloaders.reading import IGNORE
+from dataloaders.check import pixels_of_masks
 from trainer.methods.baseline import cross_entropy
 from trainer.methods.supervised import SupervisedLoss
 from utils.config import Config
@@ -54,12 +54,6 @@ def class_weights(asked: str | list[float] | None, data: SegmentationData) -> Te
 
 
 def labelled_pixels(data: SegmentationData) -> np.ndarray:
-    """Pixels of every class in the labelled masks, int64 (C,). What cannot be read is named when it is drawn."""
-    pixels = np.zeros(len(data.classes), np.int64)
-    for sample in share(data.labelled):
-        try:
-            mask = data.read_mask(sample.mask)
-        except UsageError:
-            continue
-        pixels += np.bincount(mask[mask != IGNORE], minlength=len(pixels))
-    return sum(gather(pixels), np.zeros_like(pixels))
+    """Pixels of every class in the labelled masks, int64 (C,)."""
+    own = sum(pixels_of_masks(data, share(data.labelled)), np.zeros(len(data.classes) + 1, np.int64))
+    return sum(gather(own), np.zeros_like(own))[:-1]
