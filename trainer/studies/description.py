@@ -37,6 +37,9 @@ class Study(BaseModel):
     seeds: list[int] = Field(min_length=1)
     variants: dict[str, Variant] = Field(min_length=1, description="the first is what the others are compared with")
     set: dict[str, Any] = Field({}, description="keys of every configuration")
+    runs: str | None = Field(
+        None, pattern=r"^\w+$", description="the study in whose folder the runs are, where several share them"
+    )
 
     @field_validator("seeds")
     @classmethod
@@ -99,7 +102,7 @@ def runs_of_seed(path: Path, study: Study, seed: int, folder: Path, overrides: t
     Parameters
     ----------
     folder
-        The study's folder; a run's is ``<folder>/seed_<seed>/<name>``.
+        Of the runs; one is in ``<folder>/seed_<seed>/<name>``.
     overrides
         ``--set`` options of the command line.
     """
@@ -119,10 +122,13 @@ def runs_of_seed(path: Path, study: Study, seed: int, folder: Path, overrides: t
         return baselines.setdefault(config.model_dump_json(exclude={"experim_name"}), run)
 
     runs = {}
-    for name, variant in study.variants.items():
-        slug = _slug(name)
+    methods = {
+        name: load(path.parent / variant.config, **variant.set)[1].name for name, variant in study.variants.items()
+    }
+    # Baselines come first: one that is a variant itself gives its name to the run that others build on.
+    for name in sorted(study.variants, key=lambda name: methods[name] != BASELINE):
+        variant, method, slug = study.variants[name], methods[name], _slug(name)
         file, settings = path.parent / variant.config, variant.set
-        method = load(file, **settings)[1].name
         if method == BASELINE:
             runs[name] = baseline_of(slug.removesuffix("_baseline"), file, {**variant.baseline_set, **settings})
             continue
@@ -137,7 +143,7 @@ def runs_of_seed(path: Path, study: Study, seed: int, folder: Path, overrides: t
     names = [run.name for run in runs.values()]
     if len(set(names)) < len(names):
         raise UsageError(f"--study {path}: two of its variants are the same run or have names that look alike.")
-    return runs
+    return {name: runs[name] for name in study.variants}
 
 
 def _slug(name: str) -> str:

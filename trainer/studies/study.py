@@ -4,13 +4,14 @@ import json
 import platform
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import TypeAdapter
 
 from dataloaders import make_ready, open_data
 from trainer.planning.plan import plan_run
-from trainer.studies.description import STUDIES_DIR, Run, Study, read_study, runs_of_seed
+from trainer.studies.description import STUDIES_DIR, Run, read_study, runs_of_seed
 from trainer.studies.page import study_page
 from trainer.studies.runner import Job, Runner, jobs_of
 from trainer.studies.table import collect, quality_text, text_table
@@ -50,7 +51,8 @@ def run_study(
         On a request to stop; the same command goes on.
     """
     study, folder = read_study(path), STUDIES_DIR / path.stem
-    runs = {seed: runs_of_seed(path, study, seed, folder, overrides) for seed in study.seeds}
+    shared = STUDIES_DIR / (study.runs or path.stem)
+    runs = {seed: runs_of_seed(path, study, seed, shared, overrides) for seed in study.seeds}
     start_log(None if plan else folder / "log.txt")
     mine = [run for seed in study.seeds[part[0] - 1 :: part[1]] for run in runs[seed].values()]
     todo = jobs_of(mine)
@@ -63,8 +65,8 @@ def run_study(
     if todo:
         make_ready(mine[0].config)  # once, before several want it
     finished = runner.run()
-    _add_seconds(folder / SECONDS, runner.seconds)
-    _write(path, study, runs, folder, overrides)
+    _add_seconds(shared / SECONDS, runner.seconds)
+    _write(path, collect(path, study, runs, read_seconds(shared / SECONDS)), folder, overrides)
     if not finished:
         raise Stopped
     if runner.failed:
@@ -106,8 +108,7 @@ def read_seconds(path: Path) -> dict[str, float]:
     return read_json(path, TypeAdapter(dict[str, float]), "Move it away; minutes are then left out of the table.")
 
 
-def _write(path: Path, study: Study, runs: dict[int, dict[str, Run]], folder: Path, overrides: tuple[str, ...]) -> None:
-    contents = collect(path, study, runs, read_seconds(folder / SECONDS))
+def _write(path: Path, contents: dict[str, Any], folder: Path, overrides: tuple[str, ...]) -> None:
     options = "".join(f" --set {override}" for override in overrides if not override.startswith("data_dir="))
     contents["command"] = f"python3 main.py --study {path}{options}"
     contents["machine"] = f"{cores()} cores, {platform.machine()}"
@@ -115,6 +116,6 @@ def _write(path: Path, study: Study, runs: dict[int, dict[str, Run]], folder: Pa
     text = json.dumps(contents, indent=1)
     text = re.sub(r"\[\s+([-\d.,\s]+?)\s+\]", lambda numbers: f"[{' '.join(numbers[1].split())}]", text)  # on one line
     write_whole(folder / "study.json", text + "\n")
-    write_whole(folder / "study.md", f"# {path.stem}\n\n{study.question}\n\n{table}\n")
+    write_whole(folder / "study.md", f"# {path.stem}\n\n{contents['question']}\n\n{table}\n")
     write_whole(folder / "study.html", study_page(contents))
     log.info(f"\n{table}\n\n{folder / 'study.html'}, study.md, study.json")

@@ -123,6 +123,19 @@ def test_study_that_is_killed_goes_on_and_ends_with_its_table(tiny_study, capsys
     assert len(started(tiny_study)) == count  # nothing is left to do
     assert "0 stages to do" in capsys.readouterr().out
 
+    # Another study over the same runs makes only what it has alone, and never takes a run for another one.
+    of_another = json.loads(tiny_study.read_text()) | {"runs": "tiny", "seeds": [1]}
+    other = tiny_study.with_name("other.json")
+    other.write_text(json.dumps(of_another))
+    study.run_study(other)
+    assert len(started(tiny_study)) == count
+    shared = json.loads((folder.with_name("other") / "study.json").read_text())
+    assert shared["variants"]["USRN"]["seeds"]["1"] == contents["variants"]["USRN"]["seeds"]["1"]
+    of_another["variants"]["USRN"]["set"]["model.pos_thresh_value"] = 0.5
+    other.write_text(json.dumps(of_another))
+    with pytest.raises(UsageError, match="1/usrn_usrn/train: exit code 2"):
+        study.run_study(other)
+
 
 def test_variants_share_their_baseline(tiny_study):
     contents = json.loads(tiny_study.read_text())
@@ -135,6 +148,27 @@ def test_variants_share_their_baseline(tiny_study):
         "baseline_baseline/train", "baseline_baseline/test", "baseline_baseline/features",
         "baseline_baseline/subclasses", "usrn_usrn/train", "usrn_usrn/test", "no_gate_usrn/train", "no_gate_usrn/test",
     ]  # fmt: skip
+
+
+def test_baseline_that_is_a_variant_is_the_one_that_others_build_on_wherever_it_stands(tiny_study):
+    contents = json.loads(tiny_study.read_text())
+    contents["variants"] = dict(reversed(contents["variants"].items()))
+    tiny_study.write_text(json.dumps(contents))
+    runs = runs_of_seed(tiny_study, read_study(tiny_study), 1, tiny_study.parent / "studies" / "tiny")
+    assert list(runs) == ["USRN", "baseline"]
+    assert runs["USRN"].baseline == runs["baseline"]
+    assert runs["baseline"].name == "baseline_baseline"
+
+
+def test_shipped_studies_that_share_runs_mean_the_same_by_the_same_name(tmp_path):
+    found = {}
+    for path in sorted(SHIPPED.glob("*.json")):
+        contents = read_study(path)
+        for seed in contents.seeds:
+            for run in runs_of_seed(path, contents, seed, tmp_path / (contents.runs or path.stem)).values():
+                for made in filter(None, (run, run.baseline)):
+                    assert found.setdefault(made.config.run_dir, made.config) == made.config
+    assert len({folder.parent.parent for folder in found}) < len(list(SHIPPED.glob("*.json")))
 
 
 def test_variant_with_another_baseline_or_clustering_has_its_own(tiny_study):
