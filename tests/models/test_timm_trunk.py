@@ -13,6 +13,8 @@ from models.batch_norm import separate_batches
 from models.execution import evaluation_copy
 from models.pretrained import load_trunk
 from models.timm_trunk import make_timm_trunk, timm_weights
+from trainer.methods.fixmatch import FixMatchStep
+from trainer.methods.unimatch import UniMatchStep
 from utils.errors import UsageError
 
 RESNET, EFFICIENTNET, CONVNEXT = "timm/resnet10t", "timm/test_efficientnet", "timm/convnext_atto"
@@ -32,6 +34,21 @@ def test_both_branches_learn_at_stride_4_and_every_weight_has_its_part(name):
     sum(values.square().mean() for values in features).backward()
     assert not [name for name, value in network.encoder.named_parameters() if value.grad is None]
     assert network.eval()(torch.rand(1, 3, 50, 61)).shape == (1, 3, 50, 61)
+
+
+@pytest.mark.parametrize("method", [FixMatchStep, UniMatchStep])
+@pytest.mark.parametrize("name", [EFFICIENTNET, VIT])
+def test_methods_of_one_branch_learn_on_it(name, method):
+    step = method(build_network("Baseline", 3, out_dim=8, trunk=name), pos_thresh_value=0.0)
+    labelled, weak, strong = torch.rand(2, 3, 48, 64), torch.rand(2, 3, 48, 64), torch.rand(4, 3, 48, 64)
+
+    def label(images):
+        return tuple(values.repeat_interleave(2, 0) for values in step.label(images))
+
+    out = step(labelled, torch.randint(0, 3, (2, 48, 64)), u_weak=weak, u_strong=strong, label=label)
+    assert out["Lu_reg"] > 0
+    out["total"].backward()
+    assert all(value.grad is not None and value.grad.isfinite().all() for value in step.network.parameters())
 
 
 @pytest.mark.parametrize("name", [RESNET, EFFICIENTNET, VIT, DINOV3])

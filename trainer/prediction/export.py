@@ -54,14 +54,22 @@ def export_network(network: Segmentor, classes: tuple[str, ...], format: str, ou
     Raises
     ------
     UsageError
-        The name of ``output`` is another format's, or a package that the format needs is missing.
+        The name of ``output`` is another format's, a package that the format needs is missing, or the exporter cannot
+        do with a foreign trunk.
     """
     if output.suffix.lower() != SUFFIXES[format]:
         raise UsageError(f"--output {output}: the name of an export as {format} ends with {SUFFIXES[format]}.")
     exporting = Exported(_class_branch(network)).eval()
     with torch.no_grad():
         exporting(_example())  # makes the constants of the normalisation, which an exporter's own would not outlive
-    contents, exported = FORMATS[format](exporting, json.dumps(classes, ensure_ascii=False))
+    try:
+        contents, exported = FORMATS[format](exporting, json.dumps(classes, ensure_ascii=False))
+    except Exception as error:  # exporters raise what they like over operations that they do not know
+        if network.trunk is None or isinstance(error, UsageError):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        other = next(name for name in FORMATS if name != format)
+        raise UsageError(f"{network.trunk} cannot be exported as {format} ({reason}). Try --export {other}.") from error
     if exported is None:
         log.warning("the export is not compared with PyTorch's result: that needs the package onnxruntime")
     else:

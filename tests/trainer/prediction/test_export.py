@@ -35,6 +35,19 @@ def model(checkpoint):
     return load_model(checkpoint, device="cpu")
 
 
+def test_a_foreign_trunk_that_the_exporter_cannot_do_with_is_one_message(checkpoint, monkeypatch, tmp_path):
+    def fail(*_):
+        raise RuntimeError("no translation of aten::rare\nand a hundred lines")
+
+    monkeypatch.setitem(export.FORMATS, "onnx", fail)
+    network = build_network("Baseline", 5, out_dim=8, trunk="timm/test_efficientnet")
+    with pytest.raises(UsageError, match=r"timm/test_efficientnet cannot be .* \(no translation of aten::rare\)"):
+        export_network(network, CLASSES, "onnx", tmp_path / "net.onnx")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(RuntimeError, match="aten::rare"):  # with a network of ours it is a fault of ours
+        export_to(tmp_path / "net.onnx", checkpoint)
+
+
 def export_to(path, checkpoint):
     network, classes, _, _ = read_network(checkpoint, None)
     export_network(network, classes, "onnx", path)
