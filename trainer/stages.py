@@ -29,7 +29,7 @@ from trainer.stage_table import STAGES
 from trainer.subclasses.agreement import check_subclass_maps
 from trainer.subclasses.features import features_command, features_dir, save_features
 from trainer.subclasses.table import PICTURE, TABLE
-from trainer.summary import model_to_use, summarise
+from trainer.summary import model_to_use, recommendation_of_test, summarise
 from trainer.trained import best_model, last_beside_best, last_model, load_network, refuse_unfinished_baseline
 from utils.config import Config
 from utils.distributed import barrier, failing_together, is_main, restarts
@@ -223,7 +223,8 @@ def test(config: Config, options: Options, device: torch.device) -> None:
         log.info("\n".join(summary_lines(saved)))
         log.info(f"predictions: {config.run_dir / PREDICTIONS}")
     made = record.how_made(config, checkpoint=str(path))
-    _report(config, data, network=network, device=device, made={} if is_done else {"test": made})
+    said = recommendation_of_test(config, data, record.source) if is_main() else []
+    _report(config, data, network=network, device=device, made={} if is_done else {"test": made}, recommended=said)
     if not is_done:
         record.done(config, outputs, made)
 
@@ -231,8 +232,7 @@ def test(config: Config, options: Options, device: torch.device) -> None:
 def summary(config: Config, options: Options, device: torch.device) -> None:
     """The end of a run: the baseline's scores beside its own, which model to use, and where everything is."""
     data = open_data(config)
-    summarise(config, data)
-    _report(config, data)
+    _report(config, data, recommended=summarise(config, data))
 
 
 def _report(config: Config, data: SegmentationData, **more) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from html import escape
 
 import numpy as np
 import pytest
@@ -73,6 +74,26 @@ def test_model_is_that_of_the_better_run_and_predict_takes_it(folder, capsys, be
         assert said["checkpoint"] == str(taken)
 
 
+def test_report_recommends_what_the_summary_does_from_the_evaluation_on(folder, capsys):
+    page = folder / "saved" / "tiny_usrn" / "report.html"
+    by_test = page.read_text()
+    printed = summarise(folder, capsys)
+    said = printed[printed.index("recommended: ") : printed.index("model to use: ")].splitlines()
+    assert any(line.startswith("classes that gained") for line in said)
+    assert all(f"<p>{escape(line)}</p>" in by_test for line in said)
+    assert page.read_text() == by_test
+    assert "recommended: " not in (folder / "saved" / "tiny_baseline" / "report.html").read_text()
+
+
+def test_evaluation_against_a_baseline_of_other_weights_recommends_nothing(folder, capsys):
+    best = folder / "saved" / "tiny_baseline" / "best_model.pth"
+    contents = torch.load(best, weights_only=True)
+    torch.save({**contents, "epoch": contents["epoch"] + 1}, best)
+    assert command_line.main(["--test", *arguments(folder, "usrn")]) == 0
+    assert "not compared with its baseline: " in capsys.readouterr().out
+    assert "recommended: " not in (folder / "saved" / "tiny_usrn" / "report.html").read_text()
+
+
 def test_predict_takes_the_best_model_of_a_run_that_was_not_compared(folder):
     assert command_line.main(predict(folder)) == 0
     said = json.loads((folder / "saved" / "tiny_usrn" / "predictions" / "predictions.json").read_text())
@@ -124,4 +145,5 @@ def test_scores_of_another_checkpoint_recommend_nothing(folder, capsys):
     assert command_line.main(["--test", *arguments(folder, "usrn", "--resume", str(other), "--force")]) == 0
     printed = summarise(folder, capsys)
     assert "no recommendation: the scores are not those of" in printed
+    assert "Which model to use" not in (folder / "saved/tiny_usrn/report.html").read_text()
     assert not (folder / "saved" / "tiny").exists()

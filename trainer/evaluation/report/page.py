@@ -30,6 +30,7 @@ def write_report(
     made: dict[str, Any] | None = None,
     network: nn.Module | None = None,
     device: torch.device | None = None,
+    recommended: Sequence[str] = (),
 ) -> Path:
     """Write the page of a run; its path.
 
@@ -45,6 +46,8 @@ def write_report(
         By stage, how it was made, of those that ``stages.json`` does not name yet.
     network, device
         The network that was evaluated, for entropy maps; without it those in the folder are shown.
+    recommended
+        Which of the run's and its baseline's models to use, in sentences.
     """
     run = read_run(config.name, config.run_dir, data, evaluated=evaluated)
     run.made |= made or {}
@@ -55,6 +58,7 @@ def write_report(
         shown = {id_ for group in groups for id_ in group.ids}
         save_entropy_maps(run.folder, config, data, shown, network, device)
     bodies = {
+        "Which model to use": "".join(f"<p>{escape(sentence)}</p>" for sentence in recommended),
         "Last validation": "" if evaluated else sections.last_validation(run, data, scenes),
         "Classes": sections.classes(run, compared, data),
         "Scores": scores(run, compared),
