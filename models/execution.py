@@ -1,6 +1,7 @@
 """How a training step is executed: its precision, and compiled or not. What comes out is the same up to rounding."""
 
 import copy
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -15,6 +16,7 @@ from utils.errors import NotFiniteError
 from utils.logger import log
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+CUBLAS_WORKSPACE, DETERMINISTIC_WORKSPACES = "CUBLAS_WORKSPACE_CONFIG", (":4096:8", ":16:8")
 
 
 def choose_precision(name: str, device: torch.device) -> str:
@@ -31,10 +33,26 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=DTYPES[precision])
 
 
+def be_repeatable(seed: int, *, deterministic: bool) -> None:
+    """Let what is random from here on follow from ``seed``; and take only operations that give the same bits each time.
+
+    The latter with ``deterministic``, and for a GPU, which has others: one without such a form raises ``RuntimeError``
+    with its name. Call it before the process multiplies its first matrices there: cuBLAS reads its variable once.
+    """
+    torch.manual_seed(seed)
+    if deterministic and os.environ.get(CUBLAS_WORKSPACE) not in DETERMINISTIC_WORKSPACES:
+        os.environ[CUBLAS_WORKSPACE] = DETERMINISTIC_WORKSPACES[0]
+    torch.use_deterministic_algorithms(deterministic)
+
+
 @contextmanager
 def tuned_convolutions() -> Iterator[None]:
-    """Within, cuDNN tries its algorithms once for every shape: worth it for training, whose shapes stay the same."""
-    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    """Within, cuDNN tries its algorithms once for every shape: worth it for training, whose shapes stay the same.
+
+    Not where operations are to be deterministic: the fastest one may be another in the next process.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
     try:
         yield
     finally:

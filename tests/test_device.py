@@ -25,6 +25,7 @@ pytestmark = pytest.mark.cuda
 DEVICE = torch.device(os.environ.get("USRN_TEST_DEVICE", "cuda"))
 ON_GPU = DEVICE.type == "cuda"
 ROOT = Path(__file__).parents[1]
+os.environ.setdefault(execution.CUBLAS_WORKSPACE, execution.DETERMINISTIC_WORKSPACES[0])  # read once a process
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +33,8 @@ def _plain_float32(monkeypatch):
     """No TF32, by which a GPU's float32 would differ from the processor's."""
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 def test_step_gives_the_processor_s_losses_and_gradients():
@@ -123,26 +126,40 @@ def losses_of_baseline(tiny_configs, *settings):
     return [entry["Ls"] for entry in map(json.loads, lines) if "Ls" in entry]
 
 
-def test_run_that_was_stopped_goes_on_to_the_same_end(tiny_configs, monkeypatch):
-    losses_of_baseline(tiny_configs, "experim_name=whole")
-    config = load_config(tiny_configs[0], ["trainer.precision=fp32", "experim_name=parts"])
+def stop_and_go_on(config, iteration):
+    """A run that is stopped after an iteration and goes on to its end."""
     trainer = Trainer(config, open_data(config), DEVICE)
     iterate = trainer._iterate
 
     def iterate_and_stop(batch):
-        trainer.stop.asked = trainer.iteration == 2
+        trainer.stop.asked = trainer.iteration == iteration
         return iterate(batch)
 
     trainer._iterate = iterate_and_stop
     with pytest.raises(Stopped):
         trainer.train()
     Trainer(config, open_data(config), DEVICE, Origin.read(config.run_dir / "checkpoint.pth")).train()
-    whole, parts = (weights(config.run_dir.parent / name / "checkpoint.pth") for name in ("whole", "parts"))
-    for name, values in whole.items():
-        if ON_GPU:  # whose bilinear upsampling adds its gradients in no fixed order
-            torch.testing.assert_close(parts[name].float(), values.float(), rtol=1e-2, atol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("kind", [0, 1], ids=["baseline", "usrn"])
+def test_run_that_was_stopped_goes_on_to_the_same_end(tiny_configs, kind):
+    prepare_subclasses(tiny_configs[0])
+    found = {}
+    for name, deterministic in (("whole", "true"), ("parts", "true"), ("free", "false")):
+        settings = [f"trainer.deterministic={deterministic}", f"experim_name={name}", "trainer.precision=fp32"]
+        settings += [f"label_subcls={load_config(tiny_configs[0]).subclass_dir}"] * kind
+        config = load_config(tiny_configs[kind], settings)
+        if name == "whole":
+            Trainer(config, open_data(config), DEVICE).train()
         else:
-            assert parts[name].equal(values), name
+            stop_and_go_on(config, 2)
+        found[name] = weights(config.run_dir / "checkpoint.pth")
+    for key, values in found["whole"].items():
+        assert found["parts"][key].equal(values), key
+        if ON_GPU:  # where the setting is what makes it hold
+            torch.testing.assert_close(found["free"][key].float(), values.float(), rtol=1e-2, atol=1e-3, msg=key)
+        else:
+            assert found["free"][key].equal(values), key
 
 
 def test_one_rank_of_torchrun_trains_and_exports(tiny_configs):

@@ -198,6 +198,11 @@ class TrainerConfig(Section):
         "sees the parts",
     )
     compile: bool = Field(False, description="compile the training step with torch.compile; plain where that fails")
+    deterministic: bool = Field(
+        False,
+        description="on a GPU, only operations that give the same bits in every run, so that a run that goes on is the "
+        "unbroken one to the last bit; slower. The CPU needs no setting for that",
+    )
 
 
 class PredictConfig(Section):

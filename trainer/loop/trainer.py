@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dataloaders.sets.description import SegmentationData
-from models.execution import autocast, choose_precision, compile_forward, tuned_convolutions
+from models.execution import autocast, be_repeatable, choose_precision, compile_forward, tuned_convolutions
 from trainer.evaluation.evaluate import evaluate, percent
 from trainer.loop import resume
 from trainer.loop.assembly import describe, distribute, load_pretrained, make_network, make_optimizer, make_step
@@ -59,7 +59,7 @@ class Trainer:
         self.inputs = resume.training_inputs(config, data)
 
         subclasses = read_subclass_table(config, data) if config.has_subclasses else None
-        torch.manual_seed(config.random_seed)
+        be_repeatable(config.random_seed, deterministic=config.trainer.deterministic)
         self.network = make_network(config, self.n_classes, subclasses.n_subclasses if subclasses else None)
         if origin is None:
             load_pretrained(self.network, config, config.baseline_dir / resume.BEST, data.classes)

@@ -4,13 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataloaders.reading import IGNORE
 from models import Segmentor
 from models.deeplab import upsample
-from trainer.methods.baseline import cross_entropy
+from trainer.methods.baseline import cross_entropy, pixel_cross_entropy
 from utils.distributed import all_mean
 
 Label = Callable[[Tensor], tuple[Tensor, ...]]
@@ -27,7 +26,7 @@ def strong_view_loss(logits: Tensor, pseudo_label: Tensor, confidence: Tensor, t
     ``logits`` (N, C, H, W); ``pseudo_label`` and ``confidence`` (N, H, W), the latter 0 where a pixel is ignored. With
     several processes it is divided by the mean of their numbers, as in ``cross_entropy``.
     """
-    losses = F.cross_entropy(logits.float(), pseudo_label, reduction="none")
+    losses = pixel_cross_entropy(logits.float(), pseudo_label, reduction="none")
     total = (losses * is_used(confidence, threshold)).sum()
     return total / all_mean((confidence > 0).sum().float()).clamp(min=1)
 

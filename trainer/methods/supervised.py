@@ -19,7 +19,8 @@ def hard_pixels(logits: Tensor, target: Tensor, threshold: float, kept: int) -> 
     right = logits.float().softmax(1).gather(1, target.long().clamp(min=0).unsqueeze(1)).squeeze(1)
     right = right.where(counted, 2)  # beyond all probabilities: never among the hardest while others are left
     if kept:
-        hardest = right.flatten().kthvalue(min(kept, right.numel())).values
+        # Not kthvalue, which CUDA does not have under torch.use_deterministic_algorithms.
+        hardest = right.flatten().topk(min(kept, right.numel()), largest=False, sorted=False).values.max()
         return (right <= hardest.clamp(min=threshold)) & counted
     return (right <= threshold) & counted
 

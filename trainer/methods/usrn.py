@@ -11,7 +11,7 @@ from dataloaders.reading import IGNORE
 from models import USRN
 from models.batch_norm import separate_batches
 from models.deeplab import upsample
-from trainer.methods.baseline import cross_entropy
+from trainer.methods.baseline import cross_entropy, pixel_cross_entropy
 
 
 def entropy(p: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ def consistency_loss(logits_strong: Tensor, pseudo_label: Tensor, mask: Tensor) 
 
     ``logits_strong`` (N, C, H, W), ``pseudo_label`` and ``mask`` (N, H, W).
     """
-    return (F.cross_entropy(logits_strong.float(), pseudo_label, reduction="none") * mask).mean()
+    return (pixel_cross_entropy(logits_strong.float(), pseudo_label, reduction="none") * mask).mean()
 
 
 class USRNStep(nn.Module):
