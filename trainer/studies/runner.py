@@ -1,5 +1,6 @@
 """Runs the stages of a study that are missing, several at once, each as its own process as ``main.sh`` starts it."""
 
+import json
 import os
 import sys
 import time
@@ -10,9 +11,12 @@ from pathlib import Path
 from subprocess import Popen
 
 import torch
+from pydantic import TypeAdapter
 
 from trainer.studies.description import Run
 from utils.cores import cores
+from utils.files import write_whole
+from utils.inputs import read_json
 from utils.logger import log
 from utils.stop import StopRequest
 
@@ -63,14 +67,11 @@ class Runner:
     ----------
     failed
         Names of the jobs that failed, and of those that needed them, with where to look.
-    seconds
-        How long each job took.
     """
 
     def __init__(self, jobs: dict[str, Job], at_once: int):
         self.jobs, self.at_once = jobs, at_once
         self.failed: dict[str, str] = {}
-        self.seconds: dict[str, float] = {}
         self._processes: set[Popen] = set()
         self._free = list(range(at_once))
         self._stop = StopRequest(self._pass_on)
@@ -107,7 +108,9 @@ class Runner:
         log_file = self._log(job)
         log_file.parent.mkdir(parents=True, exist_ok=True)
         log.info(f"{job.name} …")
-        slot, started = self._free.pop(), time.monotonic()
+        slot, stage = self._free.pop(), job.name.rsplit("/", 1)[1]
+        before, started = seconds_of(job.run, stage), time.monotonic()
+        _keep_seconds(job.run, stage, None)  # not known, should this process be killed now
         with open(log_file, "ab") as output:
             process = Popen(job.command(), env=self._environment(slot), stdout=output, stderr=output)
         self._processes.add(process)
@@ -116,8 +119,9 @@ class Runner:
         code = process.wait()
         self._processes.discard(process)
         self._free.append(slot)
-        self.seconds[job.name] = time.monotonic() - started
-        log.info(f"{job.name}: {'done' if code == 0 else f'exit code {code}'} after {self.seconds[job.name]:.0f} s")
+        seconds = time.monotonic() - started
+        _keep_seconds(job.run, stage, None if before is None else before + seconds)
+        log.info(f"{job.name}: {'done' if code == 0 else f'exit code {code}'} after {seconds:.0f} s")
         return code
 
     def _environment(self, slot: int) -> dict[str, str]:
@@ -130,9 +134,25 @@ class Runner:
 
     @staticmethod
     def _log(job: Job) -> Path:
-        return job.run.config.run_dir.parent / "logs" / f"{job.name.split('/', 1)[1].replace('/', '_')}.txt"
+        return _beside_logs(job.run, job.name.rsplit("/", 1)[1], ".txt")
 
     def _pass_on(self) -> None:
         """Ask the stages at work to stop; each saves first."""
         for process in tuple(self._processes):
             process.terminate()
+
+
+def seconds_of(run: Run, stage: str) -> float | None:
+    """How long a stage has taken over all its starts; None where one was killed, or it is not known."""
+    path = _beside_logs(run, stage, ".seconds")
+    if not path.exists():
+        return 0.0
+    return read_json(path, TypeAdapter(float | None), "Move it away; the stage's time is then not known.")
+
+
+def _keep_seconds(run: Run, stage: str, seconds: float | None) -> None:
+    write_whole(_beside_logs(run, stage, ".seconds"), json.dumps(seconds))
+
+
+def _beside_logs(run: Run, stage: str, suffix: str) -> Path:
+    return run.config.run_dir.parent / "logs" / f"{run.name}_{stage}{suffix}"

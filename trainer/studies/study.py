@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 
 from dataloaders import make_ready, open_data
 from trainer.planning.plan import plan_run
@@ -18,11 +17,8 @@ from trainer.studies.table import collect, quality_text, text_table
 from utils.cores import cores
 from utils.errors import UsageError
 from utils.files import write_whole
-from utils.inputs import read_json
 from utils.logger import log, start_log
 from utils.stop import Stopped
-
-SECONDS = "seconds.json"
 
 
 def run_study(
@@ -65,8 +61,7 @@ def run_study(
     if todo:
         make_ready(mine[0].config)  # once, before several want it
     finished = runner.run()
-    _add_seconds(shared / SECONDS, runner.seconds)
-    _write(path, collect(path, study, runs, read_seconds(shared / SECONDS)), folder, overrides)
+    _write(path, collect(path, study, runs), folder, overrides)
     if not finished:
         raise Stopped
     if runner.failed:
@@ -91,21 +86,6 @@ def _plan(runs: list[Run], todo: dict[str, Job], jobs: int) -> None:
         f"{count} trainings: about {total / 60 / jobs:.0f} min, {jobs} at once, as the machine is now; stages 2 and 3 "
         "and evaluations not counted"
     )
-
-
-def _add_seconds(path: Path, seconds: dict[str, float]) -> None:
-    """Add what jobs took to what they had taken before they were stopped."""
-    before = read_seconds(path)
-    for name, value in seconds.items():
-        before[name] = before.get(name, 0.0) + value
-    write_whole(path, json.dumps(before, indent=1))
-
-
-def read_seconds(path: Path) -> dict[str, float]:
-    """Seconds by job; empty where the file is missing."""
-    if not path.exists():
-        return {}
-    return read_json(path, TypeAdapter(dict[str, float]), "Move it away; minutes are then left out of the table.")
 
 
 def _write(path: Path, contents: dict[str, Any], folder: Path, overrides: tuple[str, ...]) -> None:

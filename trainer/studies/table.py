@@ -15,20 +15,19 @@ from trainer.evaluation.statistics import groups_of, mean_iou_of, paired_differe
 from trainer.record import Record
 from trainer.studies.description import Run, Study
 from trainer.studies.label_quality import NOTE, quality_by_quarter, quality_tables
+from trainer.studies.runner import seconds_of
 from utils.config import Config, flat_settings
 
 SCORES = ("mean", "rare", "medium", "frequent")
 
 
-def collect(path: Path, study: Study, runs: dict[int, dict[str, Run]], seconds: dict[str, float]) -> dict[str, Any]:
+def collect(path: Path, study: Study, runs: dict[int, dict[str, Run]]) -> dict[str, Any]:
     """The results of the runs that are complete.
 
     Parameters
     ----------
     runs
         By seed and variant.
-    seconds
-        How long jobs took, by name; minutes are left out where that is not known.
     """
     contents: dict[str, Any] = {"study": path.stem, "question": study.question, "seeds": study.seeds, "variants": {}}
     counts: dict[str, dict[int, np.ndarray]] = {}
@@ -43,7 +42,7 @@ def collect(path: Path, study: Study, runs: dict[int, dict[str, Run]], seconds: 
             contents["variants"][name]["seeds"][str(seed)] = {
                 "mean_iou": results["mean_iou"],
                 "iou": results["iou"],
-                "minutes": _minutes(seconds.get(f"{seed}/{run.name}/train")),
+                "minutes": _minutes(seconds_of(run, "train")),
                 **{key: made.get(key) for key in ("peak_memory_gb", "commit", "device", "torch", "python")},
             }
             if quality := quality_by_quarter(run):
@@ -155,4 +154,4 @@ def _settings(config: Config) -> dict[str, Any]:
 
 
 def _minutes(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds / 60, 2)
+    return None if not seconds else round(seconds / 60, 2)
