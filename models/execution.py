@@ -2,9 +2,10 @@
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.timm_trunk import TimmTrunk
+from utils.distributed import gather
 from utils.errors import NotFiniteError
 from utils.logger import log
 
@@ -96,20 +98,54 @@ def refuse_not_finite(pixels: int, name: str) -> None:
 def compile_forward(module: nn.Module) -> None:
     """Let ``module`` run compiled from its next call on; plainly, with a warning, where that fails.
 
-    The module stays what it is, so that parameters keep their names.
+    All processes run it compiled or all plainly, since they exchange sums on the way and a compiled one may do so in
+    another order. So they ask each other about every graph before any of them runs it; one that fails before it has a
+    graph answers as well. The module stays what it is, so that parameters keep their names.
     """
     from torch._dynamo.exc import TorchDynamoException  # takes seconds to import
 
     plain = module.forward
-    compiled = torch.compile(plain)
+    failure: str | None = None
+
+    def compile_together(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable:
+        nonlocal failure
+        own, compiled_graph = None, None
+        try:
+            compiled_graph = compile_graph(graph, inputs)
+        except Exception as error:  # of whatever the compiler calls: the warning says it
+            own = _first_line(error)
+        failure = _first_failure(own)
+        if compiled_graph is None or failure is not None:
+            raise RuntimeError(failure)
+        return compiled_graph
+
+    compiled = torch.compile(plain, backend=compile_together)
 
     def forward(*args, **kwargs):
         try:
             return compiled(*args, **kwargs)
         except TorchDynamoException as error:
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            reason = failure or _first_failure(_first_line(error))
             log.warning(f"trainer.compile: compiling failed, going on without ({reason})")
             module.forward = plain
             return plain(*args, **kwargs)
 
     module.forward = forward
+
+
+def compile_graph(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+    """What ``torch.compile`` does by default, but its backward pass at once, not when that is first called."""
+    import torch._functorch.config
+    from torch._inductor.compile_fx import compile_fx
+
+    with torch._functorch.config.patch(force_non_lazy_backward_lowering=True):
+        return compile_fx(graph, inputs)
+
+
+def _first_failure(own: str | None) -> str | None:
+    """What the first process says that failed, None where none did; ``own`` is this one's. All must call it."""
+    return next((failure for failure in gather(own) if failure is not None), None)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
