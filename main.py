@@ -50,6 +50,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     _flag(own.add_argument, "--dry_run", help="print the decisions, draw masks over images, and write nothing else")
     own.add_argument("--labelled", type=int, metavar="N", help="train with N masks only; default: all")
+    own.add_argument("--folds", type=int, metavar="N", help="a study over N folds of the masks, in place of one split")
     options = parser.parse_args(arguments)
     for name, value in vars(options).items():
         if isinstance(value, str) and not value.strip():  # a script's variable, perhaps, that was never set
@@ -78,7 +79,7 @@ def _check_own_data(parser: argparse.ArgumentParser, options: argparse.Namespace
     again = options.init_data.endswith(".json")
     if options.config or not (options.masks or again) or not options.name:
         parser.error("--init_data needs --masks and --name, and no --config")
-    if again and (options.classes or options.ignore or options.snap or options.labelled):
+    if again and (options.classes or options.ignore or options.snap or options.labelled or options.folds):
         parser.error("--init_data with a dataset.json takes classes, values and lists from there; edit the file")
     if options.ignore is not None:
         values = [] if options.ignore == ["none"] else options.ignore
@@ -87,6 +88,8 @@ def _check_own_data(parser: argparse.ArgumentParser, options: argparse.Namespace
         options.ignore = [int(value) for value in values]
     if options.labelled is not None and options.labelled < 2:
         parser.error("--labelled must be at least 2")
+    if options.folds is not None and (options.folds < 2 or options.labelled):
+        parser.error("--folds must be at least 2, and trains with all masks but those of a fold: without --labelled")
 
 
 def _flag(add, *names: str, help: str) -> None:
@@ -206,6 +209,7 @@ def init(options: argparse.Namespace) -> None:
         ignore=options.ignore,
         snap=options.snap,
         labelled=options.labelled,
+        folds=options.folds,
         minutes=options.minutes,
         force=options.force,
         dry_run=options.dry_run,

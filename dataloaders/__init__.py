@@ -7,10 +7,12 @@ import numpy as np
 
 from dataloaders.sets import cityscapes, voc
 from dataloaders.sets.cityscapes import open_cityscapes
+from dataloaders.sets.described import DESCRIPTION
 from dataloaders.sets.description import Sample, SegmentationData, find_root
 from dataloaders.sets.value_range import stored_value_range
 from dataloaders.sets.voc import open_custom, open_voc
 from utils.config import Config
+from utils.errors import UsageError
 from utils.palette import CITYSCAPES_COLOURS, palette_of, voc_palette
 
 __all__ = ["Sample", "SegmentationData", "make_ready", "open_data", "parts_of_training", "published_classes"]
@@ -32,6 +34,8 @@ def open_data(config: Config) -> SegmentationData:
     UsageError
         It cannot be opened. What is wrong with its images is said when they are first used.
     """
+    if config.fold is not None and not (find_root(config.data_dir, config.dataset) / DESCRIPTION).is_file():
+        raise UsageError(f'key "fold": {config.data_dir} has no {DESCRIPTION}, in which folds are; set it to null.')
     openers = {"voc": open_voc, "cityscapes": open_cityscapes, "custom": open_custom, "demo": open_custom}
     data = openers[config.dataset](config)
     stated = config.data.value_range

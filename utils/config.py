@@ -44,6 +44,12 @@ class Config(Section):
     dataset: Literal["voc", "cityscapes", "custom", "demo"]
     data_dir: Text = Field(description="root of the data set")
     datalist: int = Field(0, ge=0, lt=2**32, description="which split lists; the seed of those that are made")
+    fold: str | None = Field(
+        None,
+        pattern=r"^[1-9]\d*/[1-9]\d*$",
+        description="i/n: the i-th of the n folds of dataset.json is for validation, and all other images with masks "
+        "are the pool of labelled ones; null: its lists as they are",
+    )
     n_labeled_examples: int = Field(ge=1, le=10**9, description="labelled images")
     num_images_all: int = Field(ge=1, le=10**9, description="images of the training pool, by which epochs are counted")
     n_gpu: int = Field(1, ge=1, le=1024, description="devices; part of the schedule")

@@ -47,4 +47,6 @@ def given_split(given: Description, masked: set[str]) -> Split:
         raise UsageError(f"{DESCRIPTION}: {some(missing)}: labelled or for validation, but without a mask.")
     if not given.labelled or not given.validation:
         raise UsageError(f"{DESCRIPTION}: the lists labelled and validation must not be empty.")
-    return Split(sorted(given.labelled), sorted(given.validation), sorted(masked & set(given.unlabelled)), False)
+    return Split(
+        sorted(given.labelled), sorted(given.validation), sorted(masked & set(given.unlabelled)), False, given.folds
+    )

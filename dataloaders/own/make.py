@@ -76,6 +76,7 @@ def make_own_data(
     ignore: Sequence[int] | None = None,
     snap: bool = False,
     n_labelled: int | None = None,
+    n_folds: int | None = None,
     given: Description | None = None,
 ) -> OwnData:
     """Look at images and masks and write ``root/dataset.json`` and ``root/masks``; the folder appears complete.
@@ -88,6 +89,8 @@ def make_own_data(
         As in ``propose_classes``.
     n_labelled
         Masks to train with; None takes all that validation leaves.
+    n_folds
+        As in ``split_masked``.
     given
         An earlier description, perhaps edited: its classes, their values and its lists are taken as they are.
 
@@ -98,7 +101,9 @@ def make_own_data(
     """
     with tempfile.TemporaryDirectory() as folder:
         workplace = Path(folder)
-        make = partial(_make, root, images_folder, masks_folder, workplace, n_labelled=n_labelled, given=given)
+        make = partial(
+            _make, root, images_folder, masks_folder, workplace, n_labelled=n_labelled, n_folds=n_folds, given=given
+        )
         drawn = draw_annotations(images_folder, masks_folder, workplace / "drawn")
         if drawn is None:
             pairs = find_pairs(images_folder, masks_folder)
@@ -127,6 +132,7 @@ def _make(
     snap: bool,
     *,
     n_labelled: int | None,
+    n_folds: int | None,
     given: Description | None,
 ) -> OwnData:
     looks, contents = _look_at_all(list(pairs.images.values()), list(pairs.masks.values()), workplace)
@@ -157,7 +163,7 @@ def _make(
             counts, key = (unclassed[id_], value) if index == IGNORE_INDEX else (pixels[id_], index)
             counts[key] += one.pixels[value]
     if given is None:
-        split = split_masked({id_: set(counts) for id_, counts in pixels.items()}, n_labelled)
+        split = split_masked({id_: set(counts) for id_, counts in pixels.items()}, n_labelled, n_folds)
     else:
         split = given_split(given, set(pixels))
     unlabelled = sorted(set(pairs.images) - set(split.labelled) - set(split.validation))
@@ -181,6 +187,7 @@ def _make(
         labelled={id_: paths[id_] for id_ in split.labelled},
         validation={id_: paths[id_] for id_ in split.validation},
         unlabelled={id_: paths[id_] for id_ in unlabelled},
+        folds=split.folds,
         value_range=given.value_range if given else range_of(look.values for look in looks),
     )
     wanted = {id_: masks[id_] for id_ in (*split.labelled, *split.validation)}

@@ -4,7 +4,8 @@
 """
 
 import json
-from itertools import combinations
+from collections import Counter
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Annotated
 
@@ -44,6 +45,7 @@ Value = int | Annotated[str, Field(pattern="^(#[0-9a-f]{6}|transparent)$")]
 class Description(BaseModel):
     """``dataset.json``. The mask of an image is ``masks/<id>.png`` beside it: class indices, 255 for no class.
 
+    ``folds`` (``Config.fold``) divide the ids of ``labelled`` and ``validation``, each of them in one fold.
     ``masks`` and ``values`` say of what these were made: the user's masks, and the value or the colour (``#rrggbb``) of
     every class in them; ``aliases`` are other values and those that they mean; ``snap_to`` are the values to the
     nearest of which all others are taken. ``assumed`` is what was said. ``--init_data`` takes the file again.
@@ -62,6 +64,7 @@ class Description(BaseModel):
     labelled: Images
     validation: Images
     unlabelled: Images
+    folds: list[list[str]] | None = None
     value_range: tuple[int, int] | None = None
 
     def text(self) -> str:
@@ -82,6 +85,8 @@ def open_described(root: Path, config: Config) -> SegmentationData:
     """
     path = root / DESCRIPTION
     described = read_description(path)
+    if config.fold is not None:
+        described = _of_fold(described, config.fold, path)
     folder = Path(described.images)
     if not folder.is_dir():
         raise UsageError(
@@ -127,6 +132,18 @@ def open_described(root: Path, config: Config) -> SegmentationData:
     return SegmentationData(classes, palette, *parts, ignore_index=ignore_index)
 
 
+def _of_fold(described: Description, fold: str, path: Path) -> Description:
+    """The description whose validation images are those of a fold (``2/5``), and whose labelled ones all others."""
+    which, count = map(int, fold.split("/"))
+    folds = described.folds or []
+    if count != len(folds) or which > count:
+        raise UsageError(f'key "fold": {fold}, but {path} has {len(folds)} folds.')
+    masked = described.labelled | described.validation
+    validation = {id_: masked[id_] for id_ in folds[which - 1]}
+    labelled = {id_: image for id_, image in masked.items() if id_ not in validation}
+    return described.model_copy(update={"labelled": labelled, "validation": validation})
+
+
 def read_description(path: Path) -> Description:
     try:
         content = read_plain(path)
@@ -143,6 +160,13 @@ def read_description(path: Path) -> Description:
         both = sorted(lists[one] & lists[other])
         if both:
             raise UsageError(f"{path}: {both[0]} is in {one} and in {other}. Leave every image in one list.")
+    if described.folds is not None:
+        there, wanted = Counter(chain(*described.folds)), Counter(lists["labelled"] | lists["validation"])
+        if wrong := sorted((there - wanted) | (wanted - there)):
+            raise UsageError(
+                f"{path}: key folds: {wrong[0]}: every image of labelled and validation has to be in one fold, and no "
+                "other image in any."
+            )
     if len(described.classes) != len(described.colours):
         raise UsageError(
             f"{path}: has {len(described.classes)} classes and {len(described.colours)} colours; give each class one."

@@ -3,7 +3,6 @@
 import json
 import re
 import tempfile
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,14 @@ import numpy as np
 import torch
 
 from dataloaders import open_data
-from dataloaders.check import note_of_hot_pixels
 from dataloaders.images import read_image
 from dataloaders.own.make import UNFINISHED, OwnData, make_own_data
-from dataloaders.own.masks import shown
 from dataloaders.own.preview import PREVIEW, SHOWN, save_preview
 from dataloaders.reading import read_mask
 from dataloaders.sets.described import DESCRIPTION, MASKS, Description
+from trainer.evaluation.recommendation import SMALL
 from trainer.planning.budget import fit_to_minutes, scaled
+from trainer.planning.findings import report_findings
 from trainer.planning.plan import plan_run
 from trainer.planning.proposal import MACHINES, propose_settings, reasons
 from utils.config import BASELINE, USRN, Config
@@ -52,6 +51,8 @@ class Request:
         Say and draw what was decided, and write nothing else.
     minutes
         Time for a run; None: 30 minutes on a machine without a GPU, the usual number of iterations on one with.
+    folds
+        Make a study of so many folds of the images with masks.
     given
         An earlier call's ``dataset.json``, perhaps edited, in place of decisions.
     """
@@ -66,6 +67,7 @@ class Request:
     force: bool = False
     dry_run: bool = False
     minutes: float | None = None
+    folds: int | None = None
     given: Description | None = None
 
 
@@ -86,7 +88,7 @@ def init_data(request: Request, machine: str, device: torch.device) -> None:
     if request.dry_run:
         with tempfile.TemporaryDirectory() as workplace:
             own = _make(request, Path(workplace) / request.name)
-            _report(request, own)
+            report_findings(own, request.images, request.masks)
             _draw(own, Path(workplace) / request.name, Path(PREVIEW))
         log.info(f"\nnothing is written but {Path(PREVIEW).absolute()}: masks over their images. Without --dry_run: go")
         return
@@ -98,13 +100,17 @@ def init_data(request: Request, machine: str, device: torch.device) -> None:
 def _init_data(request: Request, root: Path, machine: str, device: torch.device) -> None:
     shared = Path("configs/base") / f"{request.name}.json"
     runs = {kind: Path("configs") / f"{request.name}_{kind.lower()}.json" for kind in (BASELINE, USRN)}
-    _check_free(request, root, [shared, *runs.values()])
+    study = Path("configs") / f"{request.name}_folds.json"
+    _check_free(request, root, [shared, *runs.values(), study])
     own = _make(request, root)
     _draw(own, root, root / PREVIEW)
-    n_labelled, n_unlabelled = len(own.description.labelled), len(own.description.unlabelled)
+    folds, n_unlabelled = own.description.folds, len(own.description.unlabelled)
+    n_labelled = len(own.description.labelled)
+    if folds:  # as many in each; in a smaller fold one joins the unlabelled images
+        n_labelled = min(n_labelled, sum(map(len, folds)) - max(map(len, folds)))
     settings = propose_settings([image.size for image in own.images], n_labelled, n_unlabelled, MACHINES[machine])
     place, why = {"dataset": "custom", "data_dir": root.as_posix()}, reasons(settings, MACHINES[machine])
-    _report(request, own)
+    report_findings(own, request.images, request.masks)
     minutes = request.minutes or (MINUTES_WITHOUT_GPU if machine == device.type == "cpu" else None)
     if minutes:
         usrn = {"name": USRN, "experim_name": runs[USRN].stem, **place, **settings}
@@ -117,11 +123,16 @@ def _init_data(request: Request, root: Path, machine: str, device: torch.device)
         for kind, path in runs.items():
             keys = {"base": f"base/{shared.name}", "name": kind, "experim_name": path.stem}
             _write_config(path, {"$schema": "./schema.json", **keys})
+        if folds:
+            _write_config(study, _study_of(request.name, runs, len(folds)))
+        else:
+            study.unlink(missing_ok=True)  # of an earlier call
     log.info("")
     for key, reason in why.items():
         log.info(f"decided: {key} {_value(settings, key)}: {reason}")
     log.info(f"\nmasks over their images, to see whether the classes are right: {root / PREVIEW}")
-    log.info(f"written: {root}/, {shared}, {', '.join(map(str, runs.values()))}")
+    written = [shared, *runs.values(), *([study] if folds else [])]
+    log.info(f"written: {root}/, {', '.join(map(str, written))}")
     without = "with" if machine == "cuda" else "without"
     log.info(f"settings for a machine {without} a GPU; --device cuda or --device cpu asks for the one or the other\n")
     config = load_config(runs[USRN])
@@ -133,7 +144,34 @@ def _init_data(request: Request, root: Path, machine: str, device: torch.device)
         log.warning(
             f"{some(earlier)}: of an earlier data set of this name; sh main.sh {request.name} --force replaces it"
         )
+    if (earlier_study := Path("saved/studies") / study.stem).exists():
+        log.warning(f"{earlier_study}: of an earlier data set of this name; move it away before the study of this one")
+    _say_what_is_next(request, own, study, f", about {minutes * len(folds):g} min" if minutes and folds else "")
+
+
+def _say_what_is_next(request: Request, own: OwnData, study: Path, time: str) -> None:
+    n_validation, n_masked = len(own.split.validation), len(own.pairs.masks)
+    if folds := own.split.folds:
+        log.info(f"\nnext: python3 main.py --study {study}, which trains both on each of {len(folds)} folds{time}")
+        log.info(f"      sh main.sh {request.name} trains on the labelled images above alone")
+        return
+    if n_validation < SMALL and not (own.split.by_folder or request.given):
+        log.info(
+            f"\nvalidation images: only {n_validation}, so that scores depend on which these are. --folds "
+            f"{min(5, n_masked)} makes a study in which each of the {n_masked} images with a mask is validated once"
+        )
     log.info(f"\nnext: sh main.sh {request.name}")
+
+
+def _study_of(name: str, runs: dict[str, Path], folds: int) -> dict[str, Any]:
+    """A study of both runs that validates every image with a mask once."""
+    return {
+        "question": f"{name}: what does {USRN} change, where each image with a mask is validated once?",
+        "baseline": runs[BASELINE].name,
+        "seeds": [Config.model_fields["random_seed"].default],
+        "folds": folds,
+        "variants": {kind if kind == USRN else kind.lower(): {"config": path.name} for kind, path in runs.items()},
+    }
 
 
 def _fit(settings: dict[str, Any], config: Config, minutes: float, device: torch.device) -> str:
@@ -165,6 +203,7 @@ def _make(request: Request, root: Path) -> OwnData:
         ignore=request.ignore,
         snap=request.snap,
         n_labelled=request.labelled,
+        n_folds=request.folds,
         given=request.given,
     )
 
@@ -199,96 +238,3 @@ def _check_free(request: Request, root: Path, configs: list[Path]) -> None:
 def _write_config(path: Path, keys: dict[str, Any]) -> None:
     lines = (f"    {json.dumps(key)}: {json.dumps(value)}" for key, value in keys.items())
     write_whole(path, "{\n" + ",\n".join(lines) + "\n}\n")
-
-
-def _report(request: Request, own: OwnData) -> None:
-    split, pairs = own.split, own.pairs
-    sizes, modes = [image.size for image in own.images], [image.mode for image in own.images]
-    log.info(f"{request.images}: {len(pairs.images)} images; {_sizes(sizes)}; modes {_tally(modes)}")
-    read_by = "colour" if own.by_colour else "value"
-    log.info(f"{request.masks}: masks of {len(pairs.masks)} images; modes {_tally(own.mask_modes)}; read by {read_by}")
-    if pairs.strays:
-        names = [path.name for path in pairs.strays]
-        log.warning(f"{len(names)} masks have no image and are left out: {some(names)}")
-    for note in [*own.classes.notes, *_image_notes(own)]:
-        log.info(f"assumed: {note}")
-    log.info(
-        f"split: {len(split.labelled)} labelled, {len(split.validation)} validation, "
-        f"{len(own.description.unlabelled)} unlabelled images"
-        + (f", of which {len(split.spare)} have masks that are left out (--labelled)" if split.spare else "")
-        + ("; validation is the folder of that name" if split.by_folder else "")
-    )
-
-    labelled = _sum(own, split.labelled)
-    in_labelled, in_validation = _images_with(own, split.labelled), _images_with(own, split.validation)
-    width = max(len("(no class)"), *map(len, own.classes.names))
-    heading = "colour" if own.by_colour else "value"
-    log.info(f"\nclass  {'name':{width}}  {heading:>11}  labelled pixels  labelled images  validation images")
-    for index, (name, value) in enumerate(zip(own.classes.names, own.classes.values, strict=True)):
-        text = shown(value, own.by_colour)
-        share = 100 * labelled[index] / max(1, labelled.total())
-        images = f"{in_labelled[index]:15}  {in_validation[index]:17}"
-        log.info(f"{index:5}  {name:{width}}  {text:>11}  {share:13.2f} %  {images}")
-    log.info(_unclassed_row(own, labelled.total(), width))
-    for what, counts in (("labelled", in_labelled), ("validation", in_validation)):
-        missing = [name for index, name in enumerate(own.classes.names) if not counts[index]]
-        if missing:
-            log.warning(f"no {what} image has the class {some(missing)}")
-
-
-def _unclassed_row(own: OwnData, with_class: int, width: int) -> str:
-    """The table's last row: the values that are no class, and their share of all labelled pixels."""
-    total = sum((own.unclassed[id_] for id_ in own.split.labelled), Counter())
-    text = some([shown(value, own.by_colour) for value, _ in total.most_common()], 3) or "-"
-    share = 100 * total.total() / max(1, total.total() + with_class)
-    images = (sum(bool(own.unclassed[id_]) for id_ in ids) for ids in (own.split.labelled, own.split.validation))
-    labelled, validation = images
-    return f"       {'(no class)':{width}}  {text:>11}  {share:13.2f} %  {labelled:15}  {validation:17}"
-
-
-def _image_notes(own: OwnData) -> list[str]:
-    notes = []
-    if own.pairs.series:
-        id_, masks = next(iter(own.pairs.series.items()))
-        notes.append(
-            f"{len(own.pairs.series)} images have several masks, which are united, such as "
-            f"{some([path.name for path in masks])} for {id_}"
-        )
-    if own.description.value_range:
-        low, high = own.description.value_range
-        notes.append(
-            f"16-bit values go from {low} (black) to {high} (white), the range of all images; "
-            f'"value_range" in {DESCRIPTION}'
-        )
-    hot = note_of_hot_pixels(own.images)
-    notes += [hot] if hot else []
-    undecided = sum(image.is_turned and image.size == image.stored_size for image in own.images)
-    if undecided:
-        notes.append(
-            f"{undecided} images have an EXIF orientation that their size does not tell; masks are taken as drawn on "
-            "what viewers show"
-        )
-    return notes
-
-
-def _sum(own: OwnData, ids: list[str]) -> Counter:
-    total: Counter = Counter()
-    for id_ in ids:
-        total.update(own.pixels[id_])
-    return total
-
-
-def _images_with(own: OwnData, ids: list[str]) -> Counter:
-    return Counter(index for id_ in ids for index in own.pixels[id_])
-
-
-def _sizes(sizes: list[tuple[int, int]]) -> str:
-    different = Counter(sizes)
-    if len(different) == 1:
-        return f"all {sizes[0][1]} x {sizes[0][0]}"
-    heights, widths = zip(*sizes, strict=True)
-    return f"{len(different)} sizes, {min(widths)} to {max(widths)} wide and {min(heights)} to {max(heights)} high"
-
-
-def _tally(values: list[str]) -> str:
-    return ", ".join(f"{value} {count}" for value, count in Counter(values).most_common())

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ from utils.errors import UsageError
 from utils.inputs import first_problem, read_plain
 
 STUDIES_DIR = Path("saved/studies")
+
+
+Part = tuple[int, str | None]
+"""A seed, and a fold as ``Config.fold`` has it."""
 
 
 class Variant(BaseModel):
@@ -37,6 +42,11 @@ class Study(BaseModel):
     seeds: list[int] = Field(min_length=1)
     variants: dict[str, Variant] = Field(min_length=1, description="the first is what the others are compared with")
     set: dict[str, Any] = Field({}, description="keys of every configuration")
+    folds: int | None = Field(
+        None,
+        ge=2,
+        description="of the data set (Config.fold): each seed is trained on every one, and their images pooled",
+    )
     runs: str | None = Field(
         None, pattern=r"^\w+$", description="the study in whose folder the runs are, where several share them"
     )
@@ -47,6 +57,12 @@ class Study(BaseModel):
         if len(set(seeds)) < len(seeds):
             raise ValueError("a seed stands twice")
         return seeds
+
+    @property
+    def parts(self) -> list[Part]:
+        """What each variant is trained with."""
+        folds = [None] if self.folds is None else [f"{fold}/{self.folds}" for fold in range(1, self.folds + 1)]
+        return list(product(self.seeds, folds))
 
 
 @dataclass(frozen=True)
@@ -70,6 +86,12 @@ class Run:
     overrides: tuple[str, ...]
     config: Config = field(compare=False)
     baseline: "Run | None" = None
+
+    @property
+    def part(self) -> str:
+        """Seed and fold, as jobs are named by them."""
+        seed, fold = self.config.random_seed, self.config.fold
+        return f"{seed}" if fold is None else f"{seed}/fold_{fold.split('/')[0]}"
 
     @property
     def is_complete(self) -> bool:
@@ -96,18 +118,26 @@ def read_study(path: Path) -> Study:
         raise UsageError(f"--study {path}: {first_problem(error)}.") from None
 
 
-def runs_of_seed(path: Path, study: Study, seed: int, folder: Path, overrides: tuple[str, ...] = ()) -> dict[str, Run]:
-    """The run of every variant with one seed; variants whose stages 1 to 3 are the same share them.
+def runs_of_seed(
+    path: Path, study: Study, seed: int, folder: Path, overrides: tuple[str, ...] = (), fold: str | None = None
+) -> dict[str, Run]:
+    """The run of every variant with one seed, and on one fold where the study has them.
+
+    Variants whose stages 1 to 3 are the same share them.
 
     Parameters
     ----------
     folder
-        Of the runs; one is in ``<folder>/seed_<seed>/<name>``.
+        Of the runs; one is in ``<folder>/seed_<seed>/<name>``, or in ``<folder>/seed_<seed>/fold_<i>/<name>``.
     overrides
         ``--set`` options of the command line.
     """
     here = folder / f"seed_{seed}"
-    common = {"random_seed": seed, "trainer.save_dir": f"{here}/", "trainer.log_dir": f"{here}/"}
+    common: dict[str, Any] = {"random_seed": seed}
+    if fold is not None:
+        here /= f"fold_{fold.split('/')[0]}"
+        common["fold"] = fold
+    common |= {"trainer.save_dir": f"{here}/", "trainer.log_dir": f"{here}/"}
     baselines: dict[str, Run] = {}
 
     def load(file: Path, **settings: Any) -> tuple[tuple[str, ...], Config]:

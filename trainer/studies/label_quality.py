@@ -28,17 +28,19 @@ NOTE = (
 )
 
 
-def quality_by_quarter(run: Run) -> list[dict[str, list[int]] | None] | None:
-    """Counts (``COUNTED_PIXELS``) of every quarter of a run; None for a quarter without, and for a run without."""
-    config = as_stored(run.config)
-    schedule = Schedule.from_config(config)
-    start = config.model.epoch_start_unsup * schedule.iterations_per_epoch
+def quality_by_quarter(*runs: Run) -> list[dict[str, list[int]] | None] | None:
+    """Counts (``COUNTED_PIXELS``) of every quarter of a run, or of the same run on several folds, which are summed;
+    None for a quarter without, and for a run without."""
     quarters: list[dict[str, list[int]] | None] = [None] * len(QUARTERS)
-    for entry in read_history(run.config.run_dir / "history.jsonl"):
-        if "pseudo_label_quality" in entry:
-            # A round belongs to the quarter in which it ends.
-            at = (entry["iteration"] - 1 - start) * len(QUARTERS) // (schedule.iterations - start)
-            quarters[at] = _added(quarters[at], entry["pseudo_label_quality"])
+    for run in runs:
+        config = as_stored(run.config)
+        schedule = Schedule.from_config(config)
+        start = config.model.epoch_start_unsup * schedule.iterations_per_epoch
+        for entry in read_history(run.config.run_dir / "history.jsonl"):
+            if "pseudo_label_quality" in entry:
+                # A round belongs to the quarter in which it ends.
+                at = (entry["iteration"] - 1 - start) * len(QUARTERS) // (schedule.iterations - start)
+                quarters[at] = _added(quarters[at], entry["pseudo_label_quality"])
     return quarters if any(quarters) else None
 
 

@@ -42,7 +42,7 @@ def jobs_of(runs: Iterable[Run]) -> dict[str, Job]:
     jobs: dict[str, Job] = {}
 
     def add(run: Run, stage: str, flags: tuple[str, ...], *needs: str) -> str:
-        name = f"{run.config.random_seed}/{run.name}/{stage}"
+        name = f"{run.part}/{run.name}/{stage}"
         jobs.setdefault(name, Job(name, run, flags, needs))
         return name
 

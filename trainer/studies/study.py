@@ -33,7 +33,8 @@ def run_study(
     jobs
         Stages at once.
     part
-        ``(i, n)``: only every n-th seed, from the i-th on; for the jobs of a cluster's array, on one file system.
+        ``(i, n)``: only every n-th seed, or fold of a seed, from the i-th on; for the jobs of a cluster's array, on
+        one file system.
     plan
         Say what there is to do and how long it takes; do nothing.
     overrides
@@ -48,12 +49,13 @@ def run_study(
     """
     study, folder = read_study(path), STUDIES_DIR / path.stem
     shared = STUDIES_DIR / (study.runs or path.stem)
-    runs = {seed: runs_of_seed(path, study, seed, shared, overrides) for seed in study.seeds}
+    runs = {(seed, fold): runs_of_seed(path, study, seed, shared, overrides, fold) for seed, fold in study.parts}
     start_log(None if plan else folder / "log.txt")
-    mine = [run for seed in study.seeds[part[0] - 1 :: part[1]] for run in runs[seed].values()]
+    mine = [run for which in study.parts[part[0] - 1 :: part[1]] for run in runs[which].values()]
     todo = jobs_of(mine)
     log.info(f"{path.stem}: {study.question}")
-    log.info(f"{len(study.variants)} variants, seeds {', '.join(map(str, study.seeds))}; {len(todo)} stages to do")
+    seeds = ", ".join(map(str, study.seeds)) + (f", {study.folds} folds each" if study.folds else "")
+    log.info(f"{len(study.variants)} variants, seeds {seeds}; {len(todo)} stages to do")
     if plan:
         _plan(mine, todo, jobs)
         return

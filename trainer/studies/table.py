@@ -11,9 +11,9 @@ import numpy as np
 
 from trainer.evaluation.image_scores import IMAGE_COUNTS, read_image_counts
 from trainer.evaluation.run_json import read_results
-from trainer.evaluation.statistics import groups_of, mean_iou_of, paired_difference
+from trainer.evaluation.statistics import groups_of, iou_of, mean_iou_of, paired_difference
 from trainer.record import Record
-from trainer.studies.description import Run, Study
+from trainer.studies.description import Part, Run, Study
 from trainer.studies.label_quality import NOTE, quality_by_quarter, quality_tables
 from trainer.studies.runner import seconds_of
 from utils.config import Config, flat_settings
@@ -21,32 +21,27 @@ from utils.config import Config, flat_settings
 SCORES = ("mean", "rare", "medium", "frequent")
 
 
-def collect(path: Path, study: Study, runs: dict[int, dict[str, Run]]) -> dict[str, Any]:
-    """The results of the runs that are complete.
+def collect(path: Path, study: Study, runs: dict[Part, dict[str, Run]]) -> dict[str, Any]:
+    """The results of the runs that are complete; of a seed on folds, those of the images of all folds together.
 
     Parameters
     ----------
     runs
-        By seed and variant.
+        By part of the study and variant.
     """
-    contents: dict[str, Any] = {"study": path.stem, "question": study.question, "seeds": study.seeds, "variants": {}}
+    contents: dict[str, Any] = {"study": path.stem, "question": study.question, "seeds": study.seeds}
+    contents |= {"folds": study.folds} if study.folds else {}
+    contents["variants"] = {}
     counts: dict[str, dict[int, np.ndarray]] = {}
     for name in study.variants:
-        complete = {seed: runs[seed][name] for seed in study.seeds if runs[seed][name].is_complete}
-        contents["variants"][name] = {"settings": _settings(runs[study.seeds[0]][name].config), "seeds": {}}
+        contents["variants"][name] = {"settings": _settings(runs[study.parts[0]][name].config), "seeds": {}}
         counts[name] = {}
-        for seed, run in complete.items():
-            results = read_results(run.config.run_dir / "results.json")
-            counts[name][seed] = read_image_counts(run.config.run_dir / IMAGE_COUNTS)
-            made = Record(run.config.run_dir, "train").made
-            contents["variants"][name]["seeds"][str(seed)] = {
-                "mean_iou": results["mean_iou"],
-                "iou": results["iou"],
-                "minutes": _minutes(seconds_of(run, "train")),
-                **{key: made.get(key) for key in ("peak_memory_gb", "commit", "device", "torch", "python")},
-            }
-            if quality := quality_by_quarter(run):
-                contents["variants"][name]["seeds"][str(seed)]["pseudo_labels"] = quality
+        for seed in study.seeds:
+            of_seed = [runs[part][name] for part in study.parts if part[0] == seed]
+            if all(run.is_complete for run in of_seed):
+                pixels = [read_image_counts(run.config.run_dir / IMAGE_COUNTS) for run in of_seed]
+                counts[name][seed] = np.concatenate(pixels)
+                contents["variants"][name]["seeds"][str(seed)] = _of_seed(of_seed, counts[name][seed])
     found = [seed for of_variant in counts.values() for seed in of_variant.values()]
     if not found:
         return contents
@@ -62,6 +57,23 @@ def collect(path: Path, study: Study, runs: dict[int, dict[str, Run]]) -> dict[s
     return contents
 
 
+def _of_seed(runs: list[Run], counts: np.ndarray) -> dict[str, Any]:
+    """A seed's scores and how they came to be, from its run on each fold and the pixels of all their images."""
+    made = [Record(run.config.run_dir, "train").made for run in runs]
+    classes, iou = read_results(runs[0].config.run_dir / "results.json")["iou"], iou_of(counts.sum(0))
+    found = {
+        "mean_iou": float(mean_iou_of(counts.sum(0))),
+        "iou": {name: None if np.isnan(value) else float(value) for name, value in zip(classes, iou, strict=True)},
+        "minutes": _minutes([seconds_of(run, "train") for run in runs]),
+        "peak_memory_gb": max((one["peak_memory_gb"] for one in made if one.get("peak_memory_gb")), default=None),
+    }
+    for key in ("commit", "device", "torch", "python"):
+        found[key] = ", ".join(sorted({str(one[key]) for one in made if one.get(key)})) or None
+    if quality := quality_by_quarter(*runs):
+        found["pseudo_labels"] = quality
+    return found
+
+
 def text_table(contents: dict[str, Any]) -> str:
     """The table in Markdown, which the console shows as well."""
     variants = {name: list(variant["seeds"].values()) for name, variant in contents["variants"].items()}
@@ -74,6 +86,8 @@ def text_table(contents: dict[str, Any]) -> str:
         if any(cells):
             rows.append([f"difference from {next(iter(variants))}, {title}", *cells])
     rows.append(["seeds", *(str(len(seeds)) for seeds in variants.values())])
+    if "folds" in contents:
+        rows.append(["folds, their images pooled", *(str(contents["folds"]) for _ in variants)])
     for key, title, digits in (("minutes", "minutes of training", 1), ("peak_memory_gb", "peak memory, GB", 2)):
         cells = [[seed[key] for seed in seeds if seed.get(key) is not None] for seeds in variants.values()]
         rows.append([title, *(f"{statistics.mean(values):.{digits}f}" if values else "–" for values in cells)])
@@ -149,9 +163,11 @@ def _differences(counts: dict[str, dict[int, np.ndarray]], groups: dict[str, lis
 
 def _settings(config: Config) -> dict[str, Any]:
     """What results depend on, but for the seed."""
-    left_out = {"random_seed", "experim_name"}
+    left_out = {"random_seed", "experim_name", "fold"}
     return {key: value for key, value in flat_settings(config, changed_only=True).items() if key not in left_out}
 
 
-def _minutes(seconds: float | None) -> float | None:
-    return None if not seconds else round(seconds / 60, 2)
+def _minutes(seconds: list[float | None]) -> float | None:
+    """Of several trainings together; None where one of them is not known."""
+    known = [value for value in seconds if value]
+    return round(sum(known) / 60, 2) if len(known) == len(seconds) else None

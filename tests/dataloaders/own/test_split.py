@@ -65,3 +65,33 @@ def test_too_few_masks_are_refused():
         split_masked(images(10), n_labelled=9)
     with pytest.raises(UsageError, match="1 masks are left for training"):
         split_masked({"a": {0, 1}, "val__b": {0, 1}})
+
+
+@pytest.mark.parametrize(("count", "n_folds", "sizes"), [(23, 5, {4, 5}), (20, 5, {4}), (6, 3, {2}), (4, 4, {1})])
+def test_folds_hold_every_image_once_and_the_first_is_for_validation(count, n_folds, sizes):
+    split = split_masked(images(count), n_folds=n_folds)
+    assert {len(fold) for fold in split.folds} == sizes
+    assert sorted(sum(split.folds, [])) == sorted(images(count))
+    assert split.validation == split.folds[0]
+    assert len(split.validation) == max(sizes)
+    assert sorted(split.labelled + split.validation) == sorted(images(count))
+    assert split == split_masked(dict(reversed(images(count).items())), n_folds=n_folds)
+
+
+@pytest.mark.parametrize("rare", [("003", "004", "005"), ("017", "031", "032"), ("047", "048", "049")])
+def test_folds_share_the_images_of_a_rare_class(rare):
+    classes = images(50)
+    classes |= {id_: {0, 1, 2} for id_ in rare}
+    classes |= {"000": {0, 1, 2, 3}, "001": {0, 1, 3}}  # seldom at once with the other
+    folds = split_masked(classes, n_folds=5).folds
+    for class_, n_images in ((2, 4), (3, 2)):
+        assert sum(any(class_ in classes[id_] for id_ in fold) for fold in folds) == n_images
+
+
+def test_folds_that_cannot_be_are_refused():
+    with pytest.raises(UsageError, match="--folds 6: 5 images have masks"):
+        split_masked(images(5), n_folds=6)
+    with pytest.raises(UsageError, match="--folds 2: 3 images have masks"):
+        split_masked(images(3), n_folds=2)
+    with pytest.raises(UsageError, match="--folds: the folder val says which images"):
+        split_masked({**images(9), "val__a": {0, 1}}, n_folds=3)

@@ -134,3 +134,31 @@ def test_masks_of_unlabelled_images_are_found_where_pseudo_labels_are_judged_by_
     (other,) = set("abc") - set(ids(data.labelled))
     masks = {sample.id: sample.label for sample in data.unlabelled}
     assert masks == {"e": None, "f": None, other: root / "masks" / f"{other}.png"}
+
+
+def test_fold_is_for_validation_and_the_other_masked_images_are_labelled(root):
+    change(root, folds=[["a", "d"], ["b"], ["c"]])
+    found = {}
+    for fold in ("1/3", "2/3", "3/3"):
+        data = looked_up(open_data(config_of(root, "custom", fold=fold)))
+        found[fold] = ids(data.validation)
+        assert len(data.labelled) == 2
+        assert sorted(ids(data.validation) + ids(data.labelled) + ids(data.unlabelled)) == list("abcdef")
+    assert found == {"1/3": ["a", "d"], "2/3": ["b"], "3/3": ["c"]}
+    assert ids(open_data(config_of(root, "custom")).validation) == ["d"]
+
+
+@pytest.mark.parametrize("fold", ["4/3", "1/2"])
+def test_fold_that_the_description_does_not_have_is_refused(root, fold):
+    change(root, folds=[["a", "d"], ["b"], ["c"]])
+    assert f'key "fold": {fold}, but {root}/dataset.json has 3 folds' in refused(root, fold=fold)
+
+
+@pytest.mark.parametrize("folds", [[["a", "b"], ["c"]], [["a", "b"], ["c", "d", "d"]], [["a", "b", "c"], ["d", "e"]]])
+def test_folds_that_do_not_divide_the_masked_images_are_refused(root, folds):
+    change(root, folds=folds)
+    assert "has to be in one fold, and no other image" in refused(root)
+
+
+def test_fold_of_a_data_set_without_a_description_is_refused(demo_set):
+    assert "has no dataset.json, in which folds are" in refused(demo_set, fold="1/2")
