@@ -87,7 +87,7 @@ class Runner:
                     if broken is not None:
                         self.failed[name] = f"needs {broken}"
                         del waiting[name]
-                    elif not self._stop.asked and done.issuperset(job.needs) and len(running) < self.at_once:
+                    elif not self._stop.asked and done.issuperset(job.needs) and self._has_room(job, running.values()):
                         running[pool.submit(self._do, job)] = name
                         del waiting[name]
                 if not running:
@@ -103,6 +103,11 @@ class Runner:
                         self.failed[name] = f"exit code {code}; {self._log(self.jobs[name])}"
                         log.warning(f"{name} failed: {self.failed[name]}")
         return not self._stop.asked
+
+    def _has_room(self, job: Job, running: Iterable[str]) -> bool:
+        """Whether fewer than ``at_once`` are running, and none in the job's folder, where one works at a time."""
+        folders = [self.jobs[name].run.config.run_dir for name in running]
+        return len(folders) < self.at_once and job.run.config.run_dir not in folders
 
     def _do(self, job: Job) -> int:
         log_file = self._log(job)

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +191,29 @@ def test_part_of_a_study_is_every_nth_seed(tiny_study, capsys):
     study.run_study(tiny_study, part=(2, 2))
     folder = tiny_study.parent / "studies" / "tiny"
     assert [path.name for path in sorted(folder.glob("seed_*"))] == ["seed_2"]
+
+
+def test_no_two_stages_work_in_the_folder_of_one_run_at_once(tiny_study, monkeypatch):
+    at_work, together = [], []
+
+    class Slow:
+        def __init__(self, command, **_):
+            self.run = [part for part in command if part.startswith(("experim_name=", "random_seed="))]
+
+        def wait(self):
+            at_work.append(self.run)
+            time.sleep(0.05)
+            together.append(sorted(at_work))
+            at_work.remove(self.run)
+            return 0
+
+    monkeypatch.setattr(runner, "Popen", Slow)
+    runs = [runs_of_seed(tiny_study, read_study(tiny_study), seed, tiny_study.parent) for seed in (1, 2)]
+    work = Runner(jobs_of(run for of_seed in runs for run in of_seed.values()), at_once=4)
+    assert work.run()
+    assert not work.failed
+    assert all(names.count(name) == 1 for names in together for name in names)
+    assert any(len(names) == 2 for names in together)  # other folders do not wait
 
 
 def test_stages_that_need_one_that_failed_are_left_out_and_the_others_done(tiny_study, monkeypatch):
