@@ -12,9 +12,9 @@ STUDIES, PAGE = ROOT / "docs" / "studies", ROOT / "docs" / "results.md"
 _HEAD = """# Results
 
 This page is written by `python3 -m trainer.studies.results` from the files in `docs/studies/`, each of which a study
-has written ([studies.md](studies.md) says how). The command above a table repeats it. IoU is that of the best model by
-validation, so it is optimistic, for every variant alike. Differences are in points; the interval is that of 95 % of
-2,000 paired resamples of images and seeds.
+has written ([studies.md](studies.md) says how), and the comments from those beside them. The command above a table
+repeats it. IoU is that of the best model by validation, so it is optimistic, for every variant alike. Differences are in
+points; the interval is that of 95 % of 2,000 paired resamples of images and seeds.
 """
 
 
@@ -33,6 +33,7 @@ def _section(contents: dict[str, Any]) -> str:
         "",
         text_table(contents),
         *(["", quality] if (quality := quality_text(contents)) else []),
+        *(["", contents["comment"]] if contents["comment"] else []),
     ]
     lines += ["", "| run | configuration | seeds | commit | on |", "| --- | --- | --- | --- | --- |"]
     for name, variant in contents["variants"].items():
@@ -50,8 +51,12 @@ def _section(contents: dict[str, Any]) -> str:
 
 
 def read_studies(folder: Path = STUDIES) -> list[dict[str, Any]]:
-    """The contents of the ``study.json`` files, in the order of their names."""
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    """The contents of the ``study.json`` files, in the order of their names, each with its ``comment``, or ""."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        comment = path.with_suffix(".md")
+        found.append(json.loads(path.read_text()) | {"comment": comment.read_text().strip() if comment.exists() else ""})
+    return found
 
 
 if __name__ == "__main__":
