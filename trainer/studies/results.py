@@ -13,8 +13,8 @@ _HEAD = """# Results
 
 This page is written by `python3 -m trainer.studies.results` from the files in `docs/studies/`, each of which a study
 has written ([studies.md](studies.md) says how), and the comments from those beside them. The command above a table
-repeats it. IoU is that of the best model by validation, so it is optimistic, for every variant alike. Differences are in
-points; the interval is that of 95 % of 2,000 paired resamples of images and seeds.
+repeats it. IoU is that of the best model by validation, so it is optimistic, for every variant alike. Differences are
+in points; the interval is that of 95 % of 2,000 paired resamples of images and seeds.
 """
 
 
@@ -54,8 +54,9 @@ def read_studies(folder: Path = STUDIES) -> list[dict[str, Any]]:
     """The contents of the ``study.json`` files, in the order of their names, each with its ``comment``, or ""."""
     found = []
     for path in sorted(folder.glob("*.json")):
-        comment = path.with_suffix(".md")
-        found.append(json.loads(path.read_text()) | {"comment": comment.read_text().strip() if comment.exists() else ""})
+        page = path.with_suffix(".md")
+        comment = page.read_text().strip() if page.exists() else ""
+        found.append(json.loads(path.read_text()) | {"comment": comment})
     return found
 
 
