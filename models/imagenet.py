@@ -2,6 +2,7 @@
 
 from http.client import HTTPException
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 from torch import Tensor
 from torchvision.models import ResNet50_Weights, ResNet101_Weights
@@ -12,6 +13,20 @@ from utils.errors import UsageError
 WEIGHTS = {50: ResNet50_Weights.IMAGENET1K_V1, 101: ResNet101_Weights.IMAGENET1K_V1}
 # The names under which people have these weights; torchvision renamed the files later, and both are read.
 FILES = {50: "resnet50-19c8e357.pth", 101: "resnet101-5d3b4d8f.pth"}
+
+
+_PATIENCE = 5.0  # seconds in which a server has to answer
+
+
+def are_to_be_had(layers: int, folder: str | Path) -> bool:
+    """Whether ``imagenet_weights`` would find its file, or a server to fetch it from."""
+    if any((Path(folder) / name).is_file() for name in _names(layers)):
+        return True
+    try:
+        with urlopen(Request(WEIGHTS[layers].url, method="HEAD"), timeout=_PATIENCE):
+            return True
+    except (OSError, HTTPException):
+        return False
 
 
 def imagenet_weights(layers: int, folder: str | Path) -> dict[str, Tensor]:
@@ -31,9 +46,9 @@ def imagenet_weights(layers: int, folder: str | Path) -> dict[str, Tensor]:
         )
     folder = Path(folder)
     weights = WEIGHTS[layers]
-    for path in (folder / FILES[layers], folder / Path(weights.url).name):
-        if path.is_file():
-            return _read(path)
+    for name in _names(layers):
+        if (folder / name).is_file():
+            return _read(folder / name)
     try:
         return dict(weights.get_state_dict(model_dir=str(folder), map_location="cpu", check_hash=True))
     # OSError: no connection, or no right to write; HTTPException: cut off; RuntimeError: another hash.
@@ -42,6 +57,10 @@ def imagenet_weights(layers: int, folder: str | Path) -> dict[str, Tensor]:
             f"{folder / FILES[layers]} is missing and fetching {weights.url} failed ({error}). "
             f'Put the file there, or set "pretrained": false to start from random weights.'
         ) from error
+
+
+def _names(layers: int) -> tuple[str, str]:
+    return FILES[layers], Path(WEIGHTS[layers].url).name
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -1,12 +1,13 @@
 """torchvision's ImageNet weights: read or fetched, and every way in which that can fail."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from urllib.error import URLError
 
 import pytest
 import torch
 
-from models.imagenet import FILES, WEIGHTS, imagenet_weights
+from models.imagenet import FILES, WEIGHTS, are_to_be_had, imagenet_weights
 from utils.errors import UsageError
 
 
@@ -45,6 +46,18 @@ def test_a_missing_file_that_cannot_be_fetched_says_what_to_do(tmp_path, monkeyp
     assert str(tmp_path / FILES[layers]) in str(error.value)
     assert '"pretrained": false' in str(error.value)
     assert "no route to host" in str(error.value)
+
+
+@pytest.mark.parametrize("name", [FILES[50], Path(WEIGHTS[50].url).name])
+def test_weights_are_to_be_had_from_a_file_or_from_a_server_that_answers(tmp_path, monkeypatch, name: str):
+    asked = []
+    monkeypatch.setattr("models.imagenet.urlopen", lambda request, timeout: asked.append(request) or nullcontext())
+    assert are_to_be_had(50, tmp_path)
+    assert [(request.method, request.full_url) for request in asked] == [("HEAD", WEIGHTS[50].url)]
+    monkeypatch.setattr("models.imagenet.urlopen", no_connection)
+    assert not are_to_be_had(50, tmp_path)
+    (tmp_path / name).write_bytes(b"weights")
+    assert are_to_be_had(50, tmp_path)
 
 
 @pytest.mark.parametrize("name", [FILES[50], Path(WEIGHTS[50].url).name])

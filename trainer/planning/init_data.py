@@ -17,12 +17,14 @@ from dataloaders.own.preview import PREVIEW, SHOWN, save_preview
 from dataloaders.reading import read_mask
 from dataloaders.sets.described import DESCRIPTION, MASKS, Description
 from trainer.evaluation.recommendation import SMALL
+from trainer.loop.assembly import PRETRAINED
 from trainer.planning.budget import fit_to_minutes, scaled
 from trainer.planning.findings import report_findings
 from trainer.planning.plan import plan_run
-from trainer.planning.proposal import MACHINES, propose_settings, reasons
+from trainer.planning.proposal import MACHINES, propose_settings, propose_start, reasons
 from utils.config import BASELINE, USRN, Config
 from utils.config_file import load_config
+from utils.config_sections import ModelConfig
 from utils.errors import UsageError, some
 from utils.files import sweep, write_whole
 from utils.folders import sole_maker
@@ -108,7 +110,10 @@ def _init_data(request: Request, root: Path, machine: str, device: torch.device)
     n_labelled = len(own.description.labelled)
     if folds:  # as many in each; in a smaller fold one joins the unlabelled images
         n_labelled = min(n_labelled, sum(map(len, folds)) - max(map(len, folds)))
-    settings = propose_settings([image.size for image in own.images], n_labelled, n_unlabelled, MACHINES[machine])
+    imagenet = _imagenet_is_to_be_had(machine, device)
+    sizes = [image.size for image in own.images]
+    settings = propose_settings(sizes, n_labelled, n_unlabelled, MACHINES[machine], imagenet=imagenet)
+    of_usrn, why_of_usrn = propose_start(settings)
     place, why = {"dataset": "custom", "data_dir": root.as_posix()}, reasons(settings, MACHINES[machine])
     report_findings(own, request.images, request.masks)
     minutes = request.minutes or (MINUTES_WITHOUT_GPU if machine == device.type == "cpu" else None)
@@ -122,7 +127,8 @@ def _init_data(request: Request, root: Path, machine: str, device: torch.device)
         _write_config(shared, {"$schema": "../schema.json", "//": why, **place, **settings})
         for kind, path in runs.items():
             keys = {"base": f"base/{shared.name}", "name": kind, "experim_name": path.stem}
-            _write_config(path, {"$schema": "./schema.json", **keys})
+            own_keys = {"//": why_of_usrn, **of_usrn} if kind == USRN and of_usrn else {}
+            _write_config(path, {"$schema": "./schema.json", **keys, **own_keys})
         if folds:
             _write_config(study, _study_of(request.name, runs, len(folds)))
         else:
@@ -130,6 +136,8 @@ def _init_data(request: Request, root: Path, machine: str, device: torch.device)
     log.info("")
     for key, reason in why.items():
         log.info(f"decided: {key} {_value(settings, key)}: {reason}")
+    for key, reason in why_of_usrn.items():
+        log.info(f"decided: {key} of {USRN} {_value(of_usrn, key)}: {reason}")
     log.info(f"\nmasks over their images, to see whether the classes are right: {root / PREVIEW}")
     written = [shared, *runs.values(), *([study] if folds else [])]
     log.info(f"written: {root}/, {', '.join(map(str, written))}")
@@ -147,6 +155,15 @@ def _init_data(request: Request, root: Path, machine: str, device: torch.device)
     if (earlier_study := Path("saved/studies") / study.stem).exists():
         log.warning(f"{earlier_study}: of an earlier data set of this name; move it away before the study of this one")
     _say_what_is_next(request, own, study, f", about {minutes * len(folds):g} min" if minutes and folds else "")
+
+
+def _imagenet_is_to_be_had(machine: str, device: torch.device) -> bool:
+    """Whether the published network's weights are; another machine, for which settings are made here, may have them."""
+    if machine != "cuda" or machine != device.type:
+        return True
+    from models.imagenet import are_to_be_had  # torchvision takes seconds to import
+
+    return are_to_be_had(ModelConfig().layers, PRETRAINED)
 
 
 def _say_what_is_next(request: Request, own: OwnData, study: Path, time: str) -> None:

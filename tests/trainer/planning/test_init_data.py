@@ -11,6 +11,7 @@ from PIL import Image
 import main as command_line
 from tests.dataloaders.own.folders import SIZE, names, scene, write_images, write_mask
 from tests.trainer.planning.own_folders import COLOURS, folders, init, opened, refused
+from trainer.planning.init_data import Request, init_data
 from utils.config_file import load_config
 
 pytestmark = pytest.mark.usefixtures("workplace")
@@ -157,10 +158,12 @@ def test_settings_follow_from_the_images_and_the_machine(unplanned):
     folders()
     assert init() == 0
     config, baseline = load_config("configs/mine_usrn.json"), load_config("configs/mine_baseline.json")
-    assert (config.n_labeled_examples, config.num_images_all, config.pretrained) == (5, 11, False)
+    assert (config.n_labeled_examples, config.num_images_all) == (5, 11)
+    assert (config.pretrained, baseline.pretrained) == ("baseline", False)
     assert config.train_supervised.model_dump().items() >= config.train_unsupervised.model_dump().items()
     assert (config.train_supervised.base_size, config.train_supervised.crop_size) == (48, 32)
-    assert baseline.model_copy(update={"name": "USRN", "experim_name": "mine_usrn"}) == config
+    of_usrn = {"name": "USRN", "experim_name": "mine_usrn", "pretrained": "baseline"}
+    assert baseline.model_copy(update=of_usrn) == config
 
 
 def test_settings_for_a_gpu_are_made_without_one(unplanned):
@@ -168,6 +171,20 @@ def test_settings_for_a_gpu_are_made_without_one(unplanned):
     assert init(device="cuda") == 0
     config = load_config("configs/mine_usrn.json")
     assert (config.model.layers, config.pretrained) == (50, True)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_gpu_without_imagenet_weights_is_said_and_usrn_starts_from_its_baseline(
+    there, unplanned, monkeypatch, capsys
+):
+    folders()
+    monkeypatch.setattr("models.imagenet.are_to_be_had", lambda *_: there)
+    request = Request(name="mine", images=Path("images"), masks=Path("masks"))
+    init_data(request, "cuda", torch.device("cuda"))
+    config, baseline = load_config("configs/mine_usrn.json"), load_config("configs/mine_baseline.json")
+    assert (baseline.pretrained, config.pretrained) == ((True, True) if there else (False, "baseline"))
+    assert baseline.diff_lrs == there
+    assert ("server does not answer" in capsys.readouterr().out) != there
 
 
 def test_place_that_cannot_be_written_is_named(unplanned, capsys):
