@@ -34,8 +34,8 @@ HEADER = 64  # bytes
 
 def sound_files(rng: np.random.Generator) -> dict[str, bytes]:
     """Files by name; masks have "mask" in it."""
-    image = Image.fromarray(rng.integers(0, 256, (12, 15, 3), np.uint8)).resize((150, 120), Image.BICUBIC)
-    mask = Image.fromarray(rng.integers(0, 21, (12, 15)).astype(np.uint8)).resize((150, 120), Image.NEAREST)
+    image = Image.fromarray(rng.integers(0, 256, (12, 15, 3), np.uint8)).resize((150, 120), Image.Resampling.BICUBIC)
+    mask = Image.fromarray(rng.integers(0, 21, (12, 15)).astype(np.uint8)).resize((150, 120), Image.Resampling.NEAREST)
     palette = mask.copy()
     palette.putpalette(voc_palette().tobytes())
     pictures = {

@@ -45,10 +45,10 @@ def main() -> None:
         labelled, unlabelled = (next(iter(stream)) for stream in (trainer.batches.labelled, trainer.batches.unlabelled))
 
         def ours() -> None:
-            batch = trainer.batches._supervised(labelled) | trainer.batches._two_views(unlabelled)
+            batch = trainer.batches._supervised(labelled) | trainer.batches._views(unlabelled)
             trainer._iterate(batch)
 
-        batch = trainer.batches._supervised(labelled) | trainer.batches._two_views(unlabelled)
+        batch = trainer.batches._supervised(labelled) | trainer.batches._views(unlabelled)
         batch = {name: values.cpu() for name, values in batch.items()}
         if device.type == "cuda":
             batch = {name: values.pin_memory() for name, values in batch.items()}
