@@ -1,5 +1,5 @@
 #!/bin/sh
-# Check style and types, then run the tests on three processes; the environment is made where it is missing.
+# Check style and types, then run the tests on two processes; the environment is made where it is missing.
 #   sh tests/run.sh [options of pytest]
 #   sh tests/run.sh --style     style and types only
 #   sh tests/run.sh --slow      the slow tests as well
@@ -23,4 +23,4 @@ case "${1:-}" in
 esac
 # One thread for each process; the tests of a file share what it has trained, so they stay together.
 export OMP_NUM_THREADS=1
-exec .venv/bin/python -m pytest -n 3 --dist loadfile "$@"
+exec .venv/bin/python -m pytest -n 2 --dist loadfile "$@"

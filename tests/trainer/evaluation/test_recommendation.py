@@ -46,7 +46,14 @@ def test_where_the_method_lost_the_baseline_is_called_the_better_one_and_two_set
     assert "gained more than chance: none" in text
     assert text.count("to try: ") == 2
     assert "trainer.epochs=4" in text  # twice the 2 of the configuration
-    assert '"pretrained" (now false)' in text
+    assert '"pretrained": "baseline"' in text
+
+
+def test_starting_from_the_baseline_is_no_advice_where_that_was_done(tiny_configs):
+    config = load_config(tiny_configs[1], ['pretrained="baseline"'])
+    text = "\n".join(recommendation(found(0.8, 0.7), config))
+    assert text.count("to try: ") == 2
+    assert '"baseline"' not in text
 
 
 def test_level_models_are_the_baseline_and_no_more_than_chance(says):
