@@ -13,14 +13,12 @@ from utils.errors import UsageError
 WEIGHTS = {50: ResNet50_Weights.IMAGENET1K_V1, 101: ResNet101_Weights.IMAGENET1K_V1}
 # The names under which people have these weights; torchvision renamed the files later, and both are read.
 FILES = {50: "resnet50-19c8e357.pth", 101: "resnet101-5d3b4d8f.pth"}
-
-
 _PATIENCE = 5.0  # seconds in which a server has to answer
 
 
 def are_to_be_had(layers: int, folder: str | Path) -> bool:
     """Whether ``imagenet_weights`` would find its file, or a server to fetch it from."""
-    if any((Path(folder) / name).is_file() for name in _names(layers)):
+    if _file(layers, Path(folder)) is not None:
         return True
     try:
         with urlopen(Request(WEIGHTS[layers].url, method="HEAD"), timeout=_PATIENCE):
@@ -46,9 +44,8 @@ def imagenet_weights(layers: int, folder: str | Path) -> dict[str, Tensor]:
         )
     folder = Path(folder)
     weights = WEIGHTS[layers]
-    for name in _names(layers):
-        if (folder / name).is_file():
-            return _read(folder / name)
+    if (path := _file(layers, folder)) is not None:
+        return _read(path)
     try:
         return dict(weights.get_state_dict(model_dir=str(folder), map_location="cpu", check_hash=True))
     # OSError: no connection, or no right to write; HTTPException: cut off; RuntimeError: another hash.
@@ -59,8 +56,9 @@ def imagenet_weights(layers: int, folder: str | Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _names(layers: int) -> tuple[str, str]:
-    return FILES[layers], Path(WEIGHTS[layers].url).name
+def _file(layers: int, folder: Path) -> Path | None:
+    names = FILES[layers], Path(WEIGHTS[layers].url).name
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from trainer.evaluation.recommendation import FROM_BASELINE
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -98,10 +100,7 @@ def propose_start(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, s
     """What USRN starts from, unless it is what its baseline starts from: keys of its own configuration, and reasons."""
     if settings["pretrained"]:
         return {}, {}
-    reason = (
-        "without trained weights USRN starts from its baseline: on 46 labelled photographs of streets it was then "
-        "6.7 points better, and from random weights no better (docs/results.md, methods_camvid_1over8)"
-    )
+    reason = f"without trained weights USRN starts from its baseline, than which it was then {FROM_BASELINE}"
     return {"pretrained": "baseline"}, {"pretrained": reason}
 
 

@@ -32,6 +32,10 @@ class Job:
     flags: tuple[str, ...]
     needs: tuple[str, ...] = ()
 
+    @property
+    def stage(self) -> str:
+        return self.name.rsplit("/", 1)[1]
+
     def command(self) -> list[str]:
         options = [part for override in self.run.overrides for part in ("--set", override)]
         return [sys.executable, str(ROOT / "main.py"), "--config", str(self.run.file), *self.flags, *options]
@@ -113,9 +117,8 @@ class Runner:
         log_file = self._log(job)
         log_file.parent.mkdir(parents=True, exist_ok=True)
         log.info(f"{job.name} …")
-        slot, stage = self._free.pop(), job.name.rsplit("/", 1)[1]
-        before, started = seconds_of(job.run, stage), time.monotonic()
-        _keep_seconds(job.run, stage, None)  # not known, should this process be killed now
+        slot, before, started = self._free.pop(), seconds_of(job.run, job.stage), time.monotonic()
+        _keep_seconds(job.run, job.stage, None)  # not known, should this process be killed now
         with open(log_file, "ab") as output:
             process = Popen(job.command(), env=self._environment(slot), stdout=output, stderr=output)
         self._processes.add(process)
@@ -125,7 +128,7 @@ class Runner:
         self._processes.discard(process)
         self._free.append(slot)
         seconds = time.monotonic() - started
-        _keep_seconds(job.run, stage, None if before is None else before + seconds)
+        _keep_seconds(job.run, job.stage, None if before is None else before + seconds)
         log.info(f"{job.name}: {'done' if code == 0 else f'exit code {code}'} after {seconds:.0f} s")
         return code
 
@@ -139,7 +142,7 @@ class Runner:
 
     @staticmethod
     def _log(job: Job) -> Path:
-        return _beside_logs(job.run, job.name.rsplit("/", 1)[1], ".txt")
+        return _beside_logs(job.run, job.stage, ".txt")
 
     def _pass_on(self) -> None:
         """Ask the stages at work to stop; each saves first."""

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from trainer.evaluation.recommendation import FROM_BASELINE
 from trainer.studies.description import read_study, runs_of_seed
 from trainer.studies.results import PAGE, read_studies, results_page
 from trainer.studies.runner import ROOT, jobs_of
@@ -14,6 +15,12 @@ SHIPPED = ROOT / "configs" / "studies"
 
 def test_results_page_is_what_its_studies_say():
     assert PAGE.read_text() == results_page(read_studies())
+
+
+def test_what_a_proposal_quotes_is_what_the_study_found():
+    (found,) = (study for study in read_studies() if study["study"] == "methods_camvid_1over8")
+    points = 100 * found["differences"]["USRN from its baseline"]["mean"]["mean"]
+    assert FROM_BASELINE.startswith(f"{points:.1f} points better")
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.json")), ids=lambda path: path.stem)
