@@ -40,18 +40,61 @@ def run(module: nn.Module, part: slice) -> dict[str, Tensor]:
     return found | {f"state {name}": value for name, value in module.state_dict().items()}
 
 
+class CudaKernels:
+    """What the kernels of ``nn.SyncBatchNorm`` do, which only CUDA has: batch norms "on CUDA" run by these instead."""
+
+    def batch_norm_stats(self, x, eps):
+        variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+        return mean, torch.rsqrt(variance + eps)
+
+    def batch_norm_gather_stats_with_counts(self, x, means, invstds, running_mean, running_var, momentum, eps, counts):
+        shares, count = counts.unsqueeze(1) / counts.sum(), counts.sum()
+        mean = (shares * means).sum(0)
+        variance = (shares * (invstds**-2 - eps + (means - mean) ** 2)).sum(0)
+        running_mean.lerp_(mean, momentum)
+        running_var.lerp_(variance * count / (count - 1), momentum)
+        return mean, torch.rsqrt(variance + eps)
+
+    def batch_norm_elemt(self, x, weight, bias, mean, invstd, eps):
+        assert x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
+        return (x - wide(mean)) * wide(invstd * weight) + wide(bias)
+
+    def batch_norm_backward_reduce(self, gradient, x, mean, invstd, weight, *needed):
+        of_mean, of_deviation = gradient.sum((0, 2, 3)), (gradient * (x - wide(mean))).sum((0, 2, 3))
+        return of_mean, of_deviation, of_deviation * invstd, of_mean.clone()
+
+    def batch_norm_backward_elemt(self, gradient, x, mean, invstd, weight, of_mean, of_deviation, counts):
+        assert counts.dtype == torch.int32
+        of_mean, of_deviation = of_mean / counts.sum(), of_deviation / counts.sum() * invstd**2
+        return (gradient - wide(of_mean) - (x - wide(mean)) * wide(of_deviation)) * wide(invstd * weight)
+
+
+def wide(values: Tensor) -> Tensor:
+    return values.view(1, -1, 1, 1)
+
+
 def in_each_process(folder, device: torch.device) -> None:
-    """What ``run`` finds in every process, written to ``folder``."""
+    """What ``run`` finds in every process, written to ``folder``; with ``kernels``, as on CUDA."""
     part = slice(0, IMAGES_OF_RANK_0) if rank() == 0 else slice(IMAGES_OF_RANK_0, 4)
-    torch.save(run(synchronise_batch_norm(norm(), device), part), folder / f"{rank()}.pt")
+    torch.save(run(synchronise_batch_norm(norm()), part), folder / f"{rank()}.pt")
+    for name in (name for name in vars(CudaKernels) if name.startswith("batch_norm")):
+        setattr(torch, name, getattr(CudaKernels(), name))
+    module = synchronise_batch_norm(norm())
+    module[0].by_operations = module[0].by_kernels
+    torch.save(run(module, part), folder / f"{rank()}_kernels.pt")
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory):
-    """What each of two processes found."""
+def processes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     launch(in_each_process, (folder,), 2, "cpu")
-    return [torch.load(folder / f"{number}.pt", weights_only=True) for number in (0, 1)]
+    return folder
+
+
+@pytest.fixture(params=["", "_kernels"], ids=["operations", "kernels"])
+def parts(processes, request):
+    """What each of two processes found."""
+    return [torch.load(processes / f"{number}{request.param}.pt", weights_only=True) for number in (0, 1)]
 
 
 def test_batch_norm_of_two_processes_is_that_of_one_on_the_whole_batch(parts):
@@ -80,15 +123,12 @@ def test_activation_inside_a_norm_is_kept_over_processes(monkeypatch):
     plain, inside = norm()[0].eval(), norm()[0].eval()
     inside.__class__, inside.drop, inside.act = BatchNormAct2d, nn.Identity(), nn.ReLU()
     x = passes()[0]
-    for device in ("cpu", "cuda"):
-        network = synchronise_batch_norm(nn.Sequential(inside, norm()[0]), torch.device(device))
-        assert isinstance(network[1], nn.SyncBatchNorm) == (device == "cuda")
-        torch.testing.assert_close(network[0](x), plain(x).relu())
+    torch.testing.assert_close(synchronise_batch_norm(nn.Sequential(inside))[0](x), plain(x).relu())
 
 
 def test_batch_norm_of_one_process_stays_as_it_is():
     module = norm()
-    assert type(synchronise_batch_norm(module, torch.device("cpu"))[0]) is BatchNorm2d
+    assert type(synchronise_batch_norm(module)[0]) is BatchNorm2d
 
 
 def test_several_batches_in_one_call_are_as_one_call_for_each():

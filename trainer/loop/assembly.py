@@ -175,6 +175,5 @@ def distribute(step: nn.Module, device: torch.device) -> nn.Module:
     """The step as this process's part of all processes' one."""
     if not torch.distributed.is_initialized():
         return step
-    synchronised = synchronise_batch_norm(step, device)
     ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(synchronised, device_ids=ids, broadcast_buffers=False)
+    return DistributedDataParallel(synchronise_batch_norm(step), device_ids=ids, broadcast_buffers=False)
