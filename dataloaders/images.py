@@ -24,7 +24,8 @@ _JPEG_FLAGS = {  # beside a flag that asks for colour, they only ask for the siz
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
 _warned: list[Path | str] = []
-cv2.setLogLevel(0)  # the messages say the same with the name of the file
+if hasattr(cv2, "setLogLevel"):  # which OpenCV 5 has no more
+    cv2.setLogLevel(0)  # the messages say the same with the name of the file
 
 
 def read_image(

@@ -4,6 +4,7 @@ What is random is drawn beforehand, image by image (``draw_photometry``), so tha
 many processes share it.
 """
 
+from collections.abc import Callable
 from functools import cache
 from math import ceil
 
@@ -79,8 +80,13 @@ def apply_photometry(images: Tensor, parameters: Tensor) -> Tensor:
     Tensor
         float32 (N, 3, H, W) in [0, 1].
     """
-    # One after the other: an image stays in the processor's cache, and nothing waits for a GPU.
-    return torch.cat([_apply(*one) for one in zip(images.split(1), parameters.flatten(0, -2).tolist(), strict=True)])
+    apply = one_by_one if images.device.type == "cpu" else in_groups
+    return apply(images, parameters.flatten(0, -2))
+
+
+def one_by_one(images: Tensor, parameters: Tensor) -> Tensor:
+    """``apply_photometry`` with parameters (N, 9), for a CPU: an image stays in the processor's cache."""
+    return torch.cat([_apply(*one) for one in zip(images.split(1), parameters.tolist(), strict=True)])
 
 
 def _apply(image: Tensor, parameters: list[float]) -> Tensor:
@@ -89,9 +95,36 @@ def _apply(image: Tensor, parameters: list[float]) -> Tensor:
         image = gaussian_blur(image)
     if jitter:
         for operation in _ORDERS[int(order)]:
-            image = (_brightness, _contrast, _saturation, _hue)[operation](image, factors[operation])
-    image = _luma(image).expand(-1, 3, -1, -1) if grayscale else image
+            image = _JITTER[operation](image, factors[operation])
+    image = _grayscale(image) if grayscale else image
     return gaussian_blur(image, gaussian_row(sigma)) if sigma else image
+
+
+def in_groups(images: Tensor, parameters: Tensor) -> Tensor:
+    """``apply_photometry`` with parameters (N, 9), for a GPU: one call for all images that an operation is next for.
+
+    Which these are is known on the CPU, so nothing waits for the GPU.
+    """
+    done = list(images.split(1))
+    drawn = parameters.tolist()
+    values = parameters.to(images.device, non_blocking=True).view(-1, 9, 1, 1, 1)
+
+    def change(chosen: list[int], operation: Callable[..., Tensor], *columns: int) -> None:
+        if chosen:
+            factors = (torch.stack([values[n, column] for n in chosen]) for column in columns)
+            for n, image in zip(
+                chosen, operation(torch.cat([done[n] for n in chosen]), *factors).split(1), strict=True
+            ):
+                done[n] = image
+
+    change([n for n, row in enumerate(drawn) if row[0]], gaussian_blur)
+    for place in range(4):
+        for number, operation in enumerate(_JITTER):
+            chosen = [n for n, row in enumerate(drawn) if row[1] and _ORDERS[int(row[3])][place] == number]
+            change(chosen, operation, 4 + number)
+    change([n for n, row in enumerate(drawn) if row[2]], _grayscale)
+    change([n for n, row in enumerate(drawn) if row[8]], _own_blur, 8)
+    return torch.cat(done)
 
 
 @cache
@@ -108,16 +141,27 @@ def gaussian_row(sigma: float) -> np.ndarray:
     return row / row.sum()
 
 
-def gaussian_blur(images: Tensor, row: np.ndarray = BLUR_ROW) -> Tensor:
-    """Blur with ``row`` along rows and columns, edges reflected; by default ``cv2.GaussianBlur(image, (5, 5), 0)``."""
+def gaussian_blur(images: Tensor, row: np.ndarray | Tensor = BLUR_ROW) -> Tensor:
+    """Blur along rows and columns, edges reflected; by default ``cv2.GaussianBlur(image, (5, 5), 0)``.
+
+    ``row`` holds the weights of neighbours, odd in number: for all images, or for each its own, (weights, N, 1, 1, 1).
+    """
     half = len(row) // 2
     images = F.pad(images, (half, half, half, half), mode="reflect")
     for axis in (3, 2):  # sums of shifted images: several times faster than convolutions of one channel
         shifted = [images.narrow(axis, at, images.shape[axis] - 2 * half) for at in range(len(row))]
         images = shifted[0] * row[0]
         for weight, image in zip(row[1:], shifted[1:], strict=True):
-            images.add_(image, alpha=weight)
+            images = _add(images, image, weight)
     return images
+
+
+def _own_blur(images: Tensor, sigmas: Tensor) -> Tensor:
+    """Blur with ``gaussian_row`` of each image's sigma, (N, 1, 1, 1)."""
+    half = ceil(3 * UNIMATCH_SIGMAS[1])
+    offsets = torch.arange(-half, half + 1, device=images.device).view(-1, 1, 1, 1, 1)
+    rows = torch.exp(-(offsets**2) / (2 * sigmas**2)) * (offsets.abs() <= (3 * sigmas).ceil().clamp_min(1))
+    return gaussian_blur(images, rows / rows.sum(0))
 
 
 def _luma(images: Tensor) -> Tensor:
@@ -125,23 +169,35 @@ def _luma(images: Tensor) -> Tensor:
     return (red * _LUMA[0]).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])
 
 
-def _blend(images: Tensor, other: Tensor, factor: float) -> Tensor:
-    return (images * factor).add_(other, alpha=1 - factor).clamp_(0, 1)
+def _grayscale(images: Tensor) -> Tensor:
+    return _luma(images).expand(-1, 3, -1, -1)
 
 
-def _brightness(images: Tensor, factor: float) -> Tensor:
+# The factors below are one number for all images, or for each its own, (N, 1, 1, 1).
+
+
+def _add(images: Tensor, other: Tensor, factor: float | Tensor) -> Tensor:
+    """``images`` itself, with ``factor * other`` added."""
+    return images.addcmul_(other, factor) if isinstance(factor, Tensor) else images.add_(other, alpha=factor)
+
+
+def _blend(images: Tensor, other: Tensor, factor: float | Tensor) -> Tensor:
+    return _add(images * factor, other, 1 - factor).clamp_(0, 1)
+
+
+def _brightness(images: Tensor, factor: float | Tensor) -> Tensor:
     return (images * factor).clamp_(0, 1)
 
 
-def _contrast(images: Tensor, factor: float) -> Tensor:
+def _contrast(images: Tensor, factor: float | Tensor) -> Tensor:
     return _blend(images, _luma(images).mean((1, 2, 3), keepdim=True), factor)
 
 
-def _saturation(images: Tensor, factor: float) -> Tensor:
+def _saturation(images: Tensor, factor: float | Tensor) -> Tensor:
     return _blend(images, _luma(images), factor)
 
 
-def _hue(images: Tensor, shift: float) -> Tensor:
+def _hue(images: Tensor, shift: float | Tensor) -> Tensor:
     """Turn the hue by ``shift`` of a full circle, in HSV."""
     red, green, blue = images.split(1, 1)
     value = torch.maximum(torch.maximum(red, green), blue)
@@ -155,3 +211,6 @@ def _hue(images: Tensor, shift: float) -> Tensor:
     hue.sub_((hue / 6).floor_().mul_(6))
     shares = torch.cat([(hue - 3).abs_().sub_(1), 2 - (hue - 2).abs_(), 2 - (hue - 4).abs_()], 1).clamp_(0, 1)
     return shares.mul_(chroma).add_(lowest)
+
+
+_JITTER = (_brightness, _contrast, _saturation, _hue)

@@ -134,12 +134,15 @@ def compile_forward(module: nn.Module) -> None:
 
 
 def compile_graph(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
-    """What ``torch.compile`` does by default, but its backward pass at once, not when that is first called."""
+    """What ``torch.compile`` does by default, with the dropout of the plain step.
+
+    And with its backward pass at once, not when that is first called.
+    """
     import torch._functorch.config
     from torch._inductor.compile_fx import compile_fx
 
     with torch._functorch.config.patch(force_non_lazy_backward_lowering=True):
-        return compile_fx(graph, inputs)
+        return compile_fx(graph, inputs, config_patches={"fallback_random": True})
 
 
 def _first_failure(own: str | None) -> str | None:

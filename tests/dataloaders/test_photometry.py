@@ -7,7 +7,15 @@ import torch
 from torch import Tensor
 from torchvision.transforms import functional
 
-from dataloaders.photometry import apply_photometry, draw_photometry, gaussian_blur, normalise, to_unit
+from dataloaders.photometry import (
+    apply_photometry,
+    draw_photometry,
+    gaussian_blur,
+    in_groups,
+    normalise,
+    one_by_one,
+    to_unit,
+)  # fmt: skip
 
 OPERATIONS = (
     functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation, functional.adjust_hue,
@@ -96,6 +104,16 @@ def test_every_image_of_a_batch_goes_by_its_own_parameters():
     for number in range(24):
         alone = apply_photometry(x[number : number + 1], drawn[number : number + 1])
         torch.testing.assert_close(batch[number : number + 1], alone, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("unimatch", [False, True])
+def test_the_way_of_a_gpu_gives_the_same(unimatch):
+    rng = np.random.default_rng(0)
+    x = images(24)
+    drawn = torch.from_numpy(np.stack([draw_photometry(rng, strong=True, unimatch=unimatch) for _ in range(24)]))
+    before = x.clone()
+    torch.testing.assert_close(in_groups(x, drawn), one_by_one(x, drawn), atol=1e-6, rtol=0)
+    assert torch.equal(x, before)
 
 
 def test_image_without_any_operation_stays_as_it_is():

@@ -26,10 +26,11 @@ def norm() -> nn.Module:
     return module
 
 
-def run(module: nn.Module, part: slice) -> dict[str, Tensor]:
+def run(module: nn.Sequential, part: slice) -> dict[str, Tensor]:
     """Two training passes over this part of each batch, then one in evaluation mode; what came of it."""
     found = {}
     for number, whole in enumerate(passes()):
+        whole = whole.to(module[0].weight.device)
         x = whole[part].clone().requires_grad_()
         y = module(x)
         (y.pow(3) * whole[part].cos()).sum().backward()
