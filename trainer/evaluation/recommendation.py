@@ -5,11 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainer.evaluation.statistics import draw_images, interval, iou_of, mean_iou_of, resampled_counts
+from trainer.evaluation.statistics import FEWEST, draw_images, interval, iou_of, mean_iou_of, resampled_counts
 from utils.config import Config
 
-FEWEST_IMAGES = 6
-"""Images that tell a difference from chance: where all of five agree, chance does that in 1 of 16 cases (sign test)."""
 SMALL = 30
 """Validation images, below which each model's score is given with its interval."""
 FROM_BASELINE = "6.7 points better on 46 labelled photographs of streets (docs/results.md, methods_camvid_1over8)"
@@ -38,7 +36,7 @@ class Change:
     @property
     def is_clear(self) -> bool:
         """Whether it is more than chance."""
-        return self.n_images >= FEWEST_IMAGES and (self.low > 0 or self.high < 0)
+        return self.n_images >= FEWEST and (self.low > 0 or self.high < 0)
 
     def __str__(self) -> str:
         return f"{100 * self.value:+.2f} ({100 * self.low:+.2f} to {100 * self.high:+.2f})"
@@ -101,7 +99,7 @@ def recommendation(found: Comparison, config: Config) -> list[str]:
             f"{title} {100 * score:.2f} ({100 * low:.2f} to {100 * high:.2f})"
             for title, (score, low, high) in zip(("baseline", method), found.scores, strict=True)
         )
-        few = f"; fewer than {FEWEST_IMAGES} cannot tell a difference from chance" * (n_images < FEWEST_IMAGES)
+        few = f"; fewer than {FEWEST} cannot tell a difference from chance" * (n_images < FEWEST)
         lines.append(f"only {n_images} validation images{few}: mean IoU and its 95 % interval, {', '.join(texts)}")
     clear = sorted((item for item in found.classes.items() if item[1].is_clear), key=lambda item: -item[1].value)
     for what, changes in (
@@ -110,9 +108,9 @@ def recommendation(found: Comparison, config: Config) -> list[str]:
     ):
         text = ", ".join(f"{name} {change}" for name, change in changes)
         lines.append(f"classes that {what} more than chance: {text or 'none'}")
-    rare = [name for name, change in found.classes.items() if 0 < change.n_images < FEWEST_IMAGES]
+    rare = [name for name, change in found.classes.items() if 0 < change.n_images < FEWEST]
     if rare:
-        lines.append(f"in fewer than {FEWEST_IMAGES} validation images, too few to tell: {', '.join(rare)}")
+        lines.append(f"in fewer than {FEWEST} validation images, too few to tell: {', '.join(rare)}")
     if not found.is_better:
         lines += [f"to try: {text}" for text in _advice(config)]
     return lines

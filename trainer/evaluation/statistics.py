@@ -10,6 +10,9 @@ from utils.metrics import frequency_groups
 
 RESAMPLES = 2000
 LEVEL = 0.95
+FEWEST = 6
+"""Images, or seeds, that tell a difference from chance: where all of five agree, chance does that in 1 of 16 cases
+(sign test)."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class Difference:
         The interval in which 95 % of the resampled differences lie.
     above, seeds
         With how many of the seeds the variant is above.
+    images
+        Those whose targets have the classes; of fewer than ``FEWEST`` the interval tells nothing.
     """
 
     mean: float
@@ -31,6 +36,7 @@ class Difference:
     high: float
     above: int
     seeds: int
+    images: int
 
 
 def iou_of(counts: np.ndarray) -> np.ndarray:
@@ -78,7 +84,9 @@ def paired_difference(
         resampled.append(after - before)
     drawn = rng.integers(len(pairs), size=(RESAMPLES, len(pairs)))
     low, high = interval(np.stack(resampled)[drawn, np.arange(RESAMPLES)[:, None]].mean(1))
-    return Difference(float(observed.mean()), low, high, int((observed > 0).sum()), len(observed))
+    targets = pairs[0][0, :, 1]
+    n_images = int((targets if classes is None else targets[:, list(classes)]).any(1).sum())
+    return Difference(float(observed.mean()), low, high, int((observed > 0).sum()), len(observed), n_images)
 
 
 def draw_images(n_images: int, rng: np.random.Generator) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 from trainer.evaluation.report.cells import html_table, table_row
 from trainer.evaluation.report.page import html_page
 from trainer.studies.label_quality import NOTE, quality_tables
-from trainer.studies.table import SCORES, difference_text, mean_and_spread
+from trainer.studies.table import SCORES, difference_text, interval_notes, mean_and_spread
 
 WIDTH, ROW, LEFT = 560, 26, 10
 STYLES = ("s5", "s1", "s2", "s3", "s4")
@@ -80,7 +80,7 @@ def _differences(contents: dict[str, Any]) -> str:
     first = escape(next(iter(contents["variants"])))
     note = (
         f"<p>From {first}, in points: mean over the seeds, the 95 % interval of a paired bootstrap over images and "
-        "seeds, and with how many seeds it is above.</p>"
+        f"seeds, and with how many seeds it is above. {' '.join(interval_notes(contents))}</p>"
     )
     return f"{note}<table><tbody>{''.join(rows)}</tbody></table>"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.studies.runner import ROOT
-from trainer.studies.table import configuration_hash, quality_text, text_table
+from trainer.studies.table import configuration_hash, interval_notes, quality_text, text_table
 from utils.files import write_whole
 
 STUDIES, PAGE = ROOT / "docs" / "studies", ROOT / "docs" / "results.md"
@@ -32,6 +32,7 @@ def _section(contents: dict[str, Any]) -> str:
         f"`{contents['command']}`",
         "",
         text_table(contents),
+        *(["", " ".join(notes)] if (notes := interval_notes(contents)) else []),
         *(["", quality] if (quality := quality_text(contents)) else []),
         *(["", contents["comment"]] if contents["comment"] else []),
     ]

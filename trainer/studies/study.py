@@ -13,7 +13,7 @@ from trainer.planning.plan import plan_run
 from trainer.studies.description import STUDIES_DIR, Run, read_study, runs_of_seed
 from trainer.studies.page import study_page
 from trainer.studies.runner import Job, Runner, jobs_of
-from trainer.studies.table import collect, quality_text, text_table
+from trainer.studies.table import collect, interval_notes, quality_text, text_table
 from utils.cores import cores
 from utils.errors import UsageError
 from utils.files import write_whole
@@ -94,7 +94,8 @@ def _write(path: Path, contents: dict[str, Any], folder: Path, overrides: tuple[
     options = "".join(f" --set {override}" for override in overrides if not override.startswith("data_dir="))
     contents["command"] = f"python3 main.py --study {path}{options}"
     contents["machine"] = f"{cores()} cores, {platform.machine()}"
-    table = "\n\n".join(filter(None, (text_table(contents), quality_text(contents))))
+    notes = " ".join(interval_notes(contents))
+    table = "\n\n".join(filter(None, (text_table(contents), notes, quality_text(contents))))
     text = json.dumps(contents, indent=1)
     text = re.sub(r"\[\s+([-\d.,\s]+?)\s+\]", lambda numbers: f"[{' '.join(numbers[1].split())}]", text)  # on one line
     write_whole(folder / "study.json", text + "\n")

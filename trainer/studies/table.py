@@ -11,7 +11,7 @@ import numpy as np
 
 from trainer.evaluation.image_scores import IMAGE_COUNTS, read_image_counts
 from trainer.evaluation.run_json import read_results
-from trainer.evaluation.statistics import groups_of, iou_of, mean_iou_of, paired_difference
+from trainer.evaluation.statistics import FEWEST, groups_of, iou_of, mean_iou_of, paired_difference
 from trainer.record import Record
 from trainer.studies.description import Part, Run, Study
 from trainer.studies.label_quality import NOTE, quality_by_quarter, quality_tables
@@ -53,7 +53,7 @@ def collect(path: Path, study: Study, runs: dict[Part, dict[str, Run]]) -> dict[
         for seed, of_seed in of_variant.items():
             values = {group: float(mean_iou_of(of_seed.sum(0), indices)) for group, indices in groups.items()}
             contents["variants"][name]["seeds"][str(seed)]["groups"] = values
-    contents["differences"] = _differences(counts, groups)
+    contents["differences"] = differences_of(counts, groups)
     return contents
 
 
@@ -118,11 +118,41 @@ def mean_and_spread(values: list[float | None]) -> str:
 
 
 def difference_text(difference: dict[str, Any] | None) -> str:
-    """``+4.2 [1.0, 7.1], 4 of 4 above``, in points; "" where there is none."""
+    """``+4.2 [1.0, 7.1], 4 of 4 above``, in points; "" where there is none.
+
+    Where too few images have the classes, their number stands in place of the interval.
+    """
     if difference is None:
         return ""
     mean, low, high = (f"{100 * difference[key]:+.1f}" for key in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}], {difference['above']} of {difference['seeds']} above"
+    sure = f"(only {difference['images']} images)" if _few_images(difference) else f"[{low}, {high}]"
+    return f"{mean} {sure}, {difference['above']} of {difference['seeds']} above"
+
+
+def interval_notes(contents: dict[str, Any]) -> list[str]:
+    """What the intervals cannot tell, with so few images and seeds, in a sentence each."""
+    differences = [each for found in contents.get("differences", {}).values() for each in found.values()]
+    notes = []
+    if any(map(_few_images, differences)):
+        notes.append(
+            f"Where fewer than {FEWEST} images have the classes of a score, no interval is given: so few cannot tell a "
+            "difference from chance."
+        )
+    n_seeds = min((each["seeds"] for each in differences), default=FEWEST)
+    if n_seeds == 1:
+        notes.append("The intervals are of one seed, over images alone: they do not say what another seed would give.")
+    elif n_seeds < FEWEST:
+        notes.append(
+            f"{n_seeds} seeds are fewer than {FEWEST}, so that the intervals say little of other seeds: to resample "
+            f"seeds goes no further than the lowest and the highest of them, and chance puts all {n_seeds} on one side "
+            f"of the truth in 1 of {2 ** (n_seeds - 1)} cases."
+        )
+    return notes
+
+
+def _few_images(difference: dict[str, Any]) -> bool:
+    # Files of earlier studies do not count the images: theirs had more.
+    return difference.get("images", FEWEST) < FEWEST
 
 
 def configuration_hash(settings: dict[str, Any]) -> str:
@@ -147,7 +177,7 @@ def _each(contents: dict[str, Any]):
     return (seed for variant in contents["variants"].values() for seed in variant["seeds"].values())
 
 
-def _differences(counts: dict[str, dict[int, np.ndarray]], groups: dict[str, list[int]]) -> dict[str, Any]:
+def differences_of(counts: dict[str, dict[int, np.ndarray]], groups: dict[str, list[int]]) -> dict[str, Any]:
     """Of every variant from the first, over the seeds that both have."""
     first, *others = counts
     found = {}
