@@ -21,9 +21,9 @@ from trainer.loop.assembly import PRETRAINED
 from trainer.planning.budget import fit_to_minutes, scaled
 from trainer.planning.findings import report_findings
 from trainer.planning.plan import plan_run
-from trainer.planning.proposal import MACHINES, propose_settings, propose_start, reasons
-from utils.config import BASELINE, USRN, Config
-from utils.config_file import load_config
+from trainer.planning.proposal import MACHINES, Decision, as_configuration, propose, propose_start
+from utils.config import BASELINE, USRN, Config, flat_settings
+from utils.config_file import COMMENT, load_config
 from utils.config_sections import ModelConfig
 from utils.errors import UsageError, some
 from utils.files import sweep, write_whole
@@ -112,32 +112,35 @@ def _init_data(request: Request, root: Path, machine: str, device: torch.device)
         n_labelled = min(n_labelled, sum(map(len, folds)) - max(map(len, folds)))
     imagenet = _imagenet_is_to_be_had(machine, device)
     sizes = [image.size for image in own.images]
-    settings = propose_settings(sizes, n_labelled, n_unlabelled, MACHINES[machine], imagenet=imagenet)
-    of_usrn, why_of_usrn = propose_start(settings)
-    place, why = {"dataset": "custom", "data_dir": root.as_posix()}, reasons(settings, MACHINES[machine])
+    decisions = propose(sizes, n_labelled, n_unlabelled, MACHINES[machine], imagenet=imagenet)
+    place = {"dataset": "custom", "data_dir": root.as_posix()}
     report_findings(own, request.images, request.masks)
     minutes = request.minutes or (MINUTES_WITHOUT_GPU if machine == device.type == "cpu" else None)
     if minutes:
-        usrn = {"name": USRN, "experim_name": runs[USRN].stem, **place, **settings}
-        why["trainer.epochs"] = _fit(settings, Config.model_validate(usrn), minutes, device)
+        usrn = {"name": USRN, "experim_name": runs[USRN].stem, **place, **as_configuration(decisions)}
+        decisions = _fit(decisions, Config.model_validate(usrn), minutes, device)
+    settings = as_configuration(decisions)
+    of_usrn = propose_start(settings)
     configs = shared.parents[1]
     configs.mkdir(exist_ok=True)
     with held(configs / LOCK, configs, wait=True):
         sweep(configs)
-        _write_config(shared, {"$schema": "../schema.json", "//": why, **place, **settings})
+        _write_config(shared, {"$schema": "../schema.json", **_reasons(decisions), **place, **settings})
         for kind, path in runs.items():
             keys = {"base": f"base/{shared.name}", "name": kind, "experim_name": path.stem}
-            own_keys = {"//": why_of_usrn, **of_usrn} if kind == USRN and of_usrn else {}
-            _write_config(path, {"$schema": "./schema.json", **keys, **own_keys})
+            own_keys = of_usrn if kind == USRN else []
+            _write_config(
+                path, {"$schema": "./schema.json", **_reasons(own_keys), **keys, **as_configuration(own_keys)}
+            )
         if folds:
             _write_config(study, _study_of(request.name, runs, len(folds)))
         else:
             study.unlink(missing_ok=True)  # of an earlier call
     log.info("")
-    for key, reason in why.items():
-        log.info(f"decided: {key} {_value(settings, key)}: {reason}")
-    for key, reason in why_of_usrn.items():
-        log.info(f"decided: {key} of {USRN} {_value(of_usrn, key)}: {reason}")
+    for decision in decisions:
+        log.info(f"decided: {decision}")
+    for decision in of_usrn:
+        log.info(f"decided for {USRN} alone: {decision}")
     log.info(f"\nmasks over their images, to see whether the classes are right: {root / PREVIEW}")
     written = [shared, *runs.values(), *([study] if folds else [])]
     log.info(f"written: {root}/, {', '.join(map(str, written))}")
@@ -191,24 +194,30 @@ def _study_of(name: str, runs: dict[str, Path], folds: int) -> dict[str, Any]:
     }
 
 
-def _fit(settings: dict[str, Any], config: Config, minutes: float, device: torch.device) -> str:
-    """Give settings the length of a run that takes so long on this machine; the reason."""
+def _fit(decisions: list[Decision], config: Config, minutes: float, device: torch.device) -> list[Decision]:
+    """The decisions of ``config`` with the length of a run that takes so long on this machine."""
     timed = config.model_copy(update={"trainer": config.trainer.model_copy(update={"minutes": minutes})})
     fit, times = fit_to_minutes(timed, open_data(timed), device)
-    after = scaled(timed, fit)
-    settings["trainer"] = {key: getattr(after.trainer, key) for key in settings["trainer"]}
-    if "epoch_start_unsup" in settings.get("model", {}):
-        settings["model"] = {**settings["model"], "epoch_start_unsup": after.model.epoch_start_unsup}
+    values = flat_settings(scaled(timed, fit))
     slowest = {name: of_kind.parts[-1].seconds for name, of_kind in times.items() if of_kind.parts}
     seconds = ", ".join(f"{name} {value:.3g}" for name, value in slowest.items())
-    return f"{minutes:g} minutes for all stages on this machine as it is now (seconds an iteration: {seconds})"
+    why = {
+        "trainer.epochs": f"{minutes:g} minutes for all stages on this machine as it is now (seconds an iteration: "
+        f"{seconds}); it is multiplied by floor(num_images_all / n_labeled_examples)",
+        "trainer.val_per_epochs": f"about {fit['validations']} validations, which take a fifth of the time at most, "
+        "and a checkpoint about as often",
+    }
+    return [
+        Decision(
+            {key: values[key] for key in decision.settings}, why.get(next(iter(decision.settings)), decision.reason)
+        )
+        for decision in decisions
+    ]
 
 
-def _value(settings: dict[str, Any], key: str) -> Any:
-    """The value of a key such as ``trainer.epochs``."""
-    for name in key.split("."):
-        settings = settings[name]
-    return json.dumps(settings)
+def _reasons(decisions: list[Decision]) -> dict[str, dict[str, str]]:
+    """The comment key of a configuration that has these decisions; nothing where there are none."""
+    return {COMMENT: {decision.keys: decision.reason for decision in decisions}} if decisions else {}
 
 
 def _make(request: Request, root: Path) -> OwnData:

@@ -204,18 +204,31 @@ def test_command_line_that_does_not_fit_is_refused(arguments):
         command_line.parse(arguments)
 
 
-def test_decisions_are_said_with_their_reasons_and_stand_in_the_configuration_as_a_comment(unplanned, capsys):
+WHICH_RUN = {"name", "experim_name", "dataset", "data_dir"}
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_every_key_that_is_written_has_a_reason_which_is_said_and_stands_there_as_a_comment(unplanned, capsys, device):
     folders()
-    assert init() == 0
+    assert init(device=device) == 0
     printed = capsys.readouterr().out
-    written = json.loads(Path("configs/base/mine.json").read_text())
-    assert len(written["//"]) > 5
-    for key, reason in written["//"].items():
-        value = written
-        for name in key.split("."):
-            value = value[name]
-        assert f"decided: {key} {json.dumps(value)}: {reason}\n" in printed
+    for name, said in (("base/mine", "decided"), ("mine_usrn", "decided for USRN alone"), ("mine_baseline", "")):
+        written = json.loads(Path(f"configs/{name}.json").read_text())
+        why = written.pop("//", {})
+        values = flattened({key: value for key, value in written.items() if key not in ("$schema", "base")})
+        assert {key for keys in why for key in keys.split(", ")} == values.keys() - WHICH_RUN
+        for keys, reason in why.items():
+            decided = ", ".join(f"{key} {json.dumps(values[key])}" for key in keys.split(", "))
+            assert f"\n{said}: {decided}: {reason}\n" in printed
     load_config("configs/mine_usrn.json")
+
+
+def flattened(values: dict, before: str = "") -> dict:
+    """Values by key, such as ``trainer.epochs``."""
+    flat = {}
+    for key, value in values.items():
+        flat |= flattened(value, f"{before}{key}.") if isinstance(value, dict) else {before + key: value}
+    return flat
 
 
 def test_run_without_a_gpu_is_as_long_as_30_minutes_allow_or_as_it_is_told(unplanned, monkeypatch):
