@@ -31,6 +31,7 @@ from trainer.subclasses.features import features_command, features_dir, save_fea
 from trainer.subclasses.table import PICTURE, TABLE
 from trainer.summary import model_to_use, recommendation_of_test, summarise
 from trainer.trained import best_model, last_beside_best, last_model, load_network, refuse_unfinished_baseline
+from utils.commands import command_of_all_stages
 from utils.config import Config
 from utils.distributed import barrier, failing_together, is_main, restarts
 from utils.errors import NotWrittenError, UsageError
@@ -269,7 +270,11 @@ def check_data(config: Config, options: Options, device: torch.device) -> int:
     if report.value_range and data.value_range is None:
         where = store_value_range(find_root(config.data_dir, config.dataset), report.value_range)
         print(f"stored: the range of the 16-bit images, {report.value_range[0]} to {report.value_range[1]}, in {where}")
-    return 1 if report.wrong else 0
+    if report.wrong:
+        return 1
+    if run := command_of_all_stages(config):
+        print(f"next: {run}")
+    return 0
 
 
 def plan(config: Config, options: Options, device: torch.device) -> None:

@@ -12,6 +12,7 @@ from trainer.evaluation.run_json import evaluate_again, read_results
 from trainer.loop.resume import BEST
 from trainer.record import Record
 from trainer.trained import best_model
+from utils.commands import command
 from utils.config import BASELINE, Config
 from utils.errors import UsageError
 from utils.files import sweep, write_whole
@@ -110,7 +111,8 @@ def _write_recommended(config: Config, found: Comparison) -> str:
         record.begin()
         write_whole(model, chosen.read_bytes())
         record.done(config, [model], record.how_made(config, run=config.experim_name, recommended=str(chosen)))
-    return f"model to use: {model}, which --predict takes; it is {chosen}"
+    predict = command("--predict photos", config.run_dir, config)
+    return f"model to use: {model}; it is {chosen}\nto use it, on your folder photos: {predict}"
 
 
 def model_to_use(config: Config, resume: str | None) -> Path:

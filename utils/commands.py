@@ -4,7 +4,7 @@ import json
 import shlex
 from pathlib import Path
 
-from utils.config import Config
+from utils.config import BASELINE, USRN, Config
 
 
 def command(flags: str, run_dir: Path, config: Config | None = None) -> str:
@@ -20,6 +20,12 @@ def command(flags: str, run_dir: Path, config: Config | None = None) -> str:
         named_after_it = shlex.quote(str(folder / f"{run_dir.name}.json"))
         arguments = _recorded(run_dir / "stages.json") or f"--config {named_after_it}"
     return f"python3 main.py {flags} {arguments}"
+
+
+def command_of_all_stages(config: Config) -> str:
+    """``sh main.sh`` for a run's four stages; "" where its configurations are not where that looks for them."""
+    files = [Path("configs") / f"{config.own_name}_{kind}.json" for kind in (BASELINE.lower(), USRN.lower())]
+    return f"sh main.sh {config.own_name}" if all(path.is_file() for path in files) else ""
 
 
 def _recorded(path: Path) -> str | None:

@@ -47,3 +47,8 @@ class Schedule:
         epoch, within = divmod(iteration, self.iterations_per_epoch)
         step, steps = epoch * self.lr_steps_per_epoch + within, self.epochs * self.lr_steps_per_epoch
         return (1 - step / steps) ** 0.9
+
+
+def ends_before_unlabelled(config: Config) -> bool:
+    """Whether a method for unlabelled images never sees one: ``model.epoch_start_unsup`` is not before its end."""
+    return config.uses_unlabelled and config.model.epoch_start_unsup >= Schedule.from_config(config).epochs

@@ -1,6 +1,8 @@
 """The model to use: written by the summary, taken by --predict, noticed where one of the two was trained again."""
 
 import json
+import re
+import shlex
 import shutil
 from html import escape
 
@@ -66,6 +68,9 @@ def test_model_is_that_of_the_better_run_and_predict_takes_it(folder, capsys, be
     printed = summarise(folder, capsys)
     title = {"baseline": "the baseline", "usrn": "USRN"}[better]
     assert f"recommended: {title}." in printed
+    (use_it,) = re.findall(r"^to use it, .*?: python3 main.py (--predict photos .*)$", printed, re.MULTILINE)
+    command = [str(folder / "image.jpg") if word == "photos" else word for word in shlex.split(use_it)]
+    assert command_line.main(command) == 0
     model = folder / "saved" / "tiny" / "model.pth"
     assert model.read_bytes() == (folder / "saved" / f"tiny_{better}" / "best_model.pth").read_bytes()
     for kind, taken in (("usrn", model), ("baseline", folder / "saved" / "tiny_baseline" / "best_model.pth")):

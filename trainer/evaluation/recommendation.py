@@ -101,6 +101,8 @@ def recommendation(found: Comparison, config: Config) -> list[str]:
         )
         few = f"; fewer than {FEWEST} cannot tell a difference from chance" * (n_images < FEWEST)
         lines.append(f"only {n_images} validation images{few}: mean IoU and its 95 % interval, {', '.join(texts)}")
+        if config.dataset == "custom":
+            lines.append("to validate each image with a mask once: --init_data with --folds (docs/own_data.md)")
     clear = sorted((item for item in found.classes.items() if item[1].is_clear), key=lambda item: -item[1].value)
     for what, changes in (
         ("gained", [item for item in clear if item[1].value > 0]),
@@ -124,8 +126,14 @@ def _advice(config: Config) -> list[str]:
             ', or with "pretrained": "baseline" from the model that is ahead now, with which USRN was then '
             f"{FROM_BASELINE}"
         )
+    if config.trainer.minutes:
+        twice = f"--minutes {2 * config.trainer.minutes:g}"
+    else:
+        twice = f"--set trainer.epochs={2 * config.trainer.epochs}"
+        if config.model.epoch_start_unsup:
+            twice += f" --set model.epoch_start_unsup={2 * config.model.epoch_start_unsup}"
     longer = (
-        f"train longer: --set trainer.epochs={2 * config.trainer.epochs} is twice as long; a method with unlabelled "
+        f"train longer: {twice} is twice as long, with --force in the place of this run; a method with unlabelled "
         "images needs more iterations than its baseline"
     )
     return [start, longer]

@@ -23,7 +23,7 @@ from trainer.subclasses.table import SubclassTable
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.config import FIXMATCH, UNIMATCH, Config
 from utils.errors import UsageError
-from utils.schedule import Schedule
+from utils.schedule import Schedule, ends_before_unlabelled
 
 STEPS: dict[str, Callable[..., nn.Module]] = {FIXMATCH: FixMatchStep, UNIMATCH: UniMatchStep}
 """Of the methods that train on unlabelled images with one branch."""
@@ -168,6 +168,8 @@ def describe(
         f"{config.experim_name}: {data.counts(parts_of_training(config))}; {parameters / 1e6:.1f} M parameters; "
         f"{schedule.epochs} epochs of {schedule.iterations_per_epoch} iterations on {device.type}, "
         f"{torch.get_num_threads()} CPU threads"
+        + "; NO unlabelled image is used: they join (model.epoch_start_unsup) at the end"
+        * ends_before_unlabelled(config)
     )
 
 

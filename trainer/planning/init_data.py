@@ -17,11 +17,13 @@ from dataloaders.own.preview import PREVIEW, SHOWN, save_preview
 from dataloaders.reading import read_mask
 from dataloaders.sets.described import DESCRIPTION, MASKS, Description
 from trainer.evaluation.recommendation import SMALL
+from trainer.evaluation.statistics import FEWEST
 from trainer.loop.assembly import PRETRAINED
 from trainer.planning.budget import fit_to_minutes, scaled
 from trainer.planning.findings import report_findings
 from trainer.planning.plan import plan_run
 from trainer.planning.proposal import MACHINES, Decision, as_configuration, propose, propose_start
+from trainer.planning.rehearsal import planned_validations
 from utils.config import BASELINE, USRN, Config, flat_settings
 from utils.config_file import COMMENT, load_config
 from utils.config_sections import ModelConfig
@@ -92,7 +94,10 @@ def init_data(request: Request, machine: str, device: torch.device) -> None:
             own = _make(request, Path(workplace) / request.name)
             report_findings(own, request.images, request.masks)
             _draw(own, Path(workplace) / request.name, Path(PREVIEW))
-        log.info(f"\nnothing is written but {Path(PREVIEW).absolute()}: masks over their images. Without --dry_run: go")
+        log.info(
+            f"\nnothing is written but {Path(PREVIEW).absolute()}: masks over their images. The same "
+            "command without --dry_run makes the data set"
+        )
         return
     with sole_maker(root):
         _init_data(request, root, machine, device)
@@ -175,9 +180,10 @@ def _say_what_is_next(request: Request, own: OwnData, study: Path, time: str) ->
         log.info(f"\nnext: python3 main.py --study {study}, which trains both on each of {len(folds)} folds{time}")
         log.info(f"      sh main.sh {request.name} trains on the labelled images above alone")
         return
+    few = f"; fewer than {FEWEST} cannot tell which model is better" * (n_validation < FEWEST)
     if n_validation < SMALL and not (own.split.by_folder or request.given):
         log.info(
-            f"\nvalidation images: only {n_validation}, so that scores depend on which these are. --folds "
+            f"\nvalidation images: only {n_validation}, so that scores depend on which these are{few}. --folds "
             f"{min(5, n_masked)} makes a study in which each of the {n_masked} images with a mask is validated once"
         )
     log.info(f"\nnext: sh main.sh {request.name}")
@@ -198,14 +204,15 @@ def _fit(decisions: list[Decision], config: Config, minutes: float, device: torc
     """The decisions of ``config`` with the length of a run that takes so long on this machine."""
     timed = config.model_copy(update={"trainer": config.trainer.model_copy(update={"minutes": minutes})})
     fit, times = fit_to_minutes(timed, open_data(timed), device)
-    values = flat_settings(scaled(timed, fit))
+    after = scaled(timed, fit)
+    values = flat_settings(after)
     slowest = {name: of_kind.parts[-1].seconds for name, of_kind in times.items() if of_kind.parts}
     seconds = ", ".join(f"{name} {value:.3g}" for name, value in slowest.items())
     why = {
         "trainer.epochs": f"{minutes:g} minutes for all stages on this machine as it is now (seconds an iteration: "
         f"{seconds}); it is multiplied by floor(num_images_all / n_labeled_examples)",
-        "trainer.val_per_epochs": f"about {fit['validations']} validations, which take a fifth of the time at most, "
-        "and a checkpoint about as often",
+        "trainer.val_per_epochs": f"{planned_validations(after)} validations, which take a fifth of the time at "
+        "most, and a checkpoint about as often",
     }
     return [
         Decision(
@@ -262,5 +269,9 @@ def _check_free(request: Request, root: Path, configs: list[Path]) -> None:
 
 
 def _write_config(path: Path, keys: dict[str, Any]) -> None:
-    lines = (f"    {json.dumps(key)}: {json.dumps(value)}" for key, value in keys.items())
+    """A key a line, and a reason a line."""
+    lines = []
+    for key, value in keys.items():
+        text = json.dumps(value, indent=4).replace("\n", "\n    ") if key == COMMENT else json.dumps(value)
+        lines.append(f"    {json.dumps(key)}: {text}")
     write_whole(path, "{\n" + ",\n".join(lines) + "\n}\n")

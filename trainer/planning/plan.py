@@ -10,12 +10,17 @@ from dataloaders.check import lost_classes
 from dataloaders.sets.description import SegmentationData
 from trainer.loop.assembly import make_network
 from trainer.planning.memory import available_memory, estimate_memory, size
-from trainer.planning.rehearsal import Rehearsal, planned_start, planned_subclasses, planned_validations
+from trainer.planning.rehearsal import (
+    Rehearsal,
+    planned_start,
+    planned_subclasses,
+    planned_validations,
+)
 from trainer.subclasses.table import SubclassTable
 from utils.config import BASELINE, USRN, Config
 from utils.errors import UsageError
 from utils.logger import log
-from utils.schedule import Schedule
+from utils.schedule import Schedule, ends_before_unlabelled
 
 
 def plan_run(config: Config, data: SegmentationData, device: torch.device, *, timed: bool = True) -> float | None:
@@ -48,8 +53,10 @@ def plan_run(config: Config, data: SegmentationData, device: torch.device, *, ti
     table, kinds = None, (config.name,)
     if config.name in (BASELINE, USRN):
         table, kinds = planned_subclasses(config, data), (BASELINE, USRN)
-        several = [f"{name} {count}" for name, count in zip(table.classes, table.counts, strict=True) if count > 1]
-        one = [f"1 for each of the other {table.counts.count(1)} classes"] if 1 in table.counts else []
+        counted = dict(zip(table.classes, table.counts, strict=True))
+        several = [f"{name} {count}" for name, count in counted.items() if count > 1]
+        one = [f"{name} 1" for name, count in counted.items() if count == 1]
+        one = one if len(one) < 2 else [f"1 for each of the {'other ' if several else ''}{len(one)} classes"]
         _line("subclasses", f"{table.n_subclasses} ({table.source}): {', '.join(several + one)}")
     parameters = {name: _parameters(config.model_copy(update={"name": name}), data, table) for name in kinds}
     _line("parameters", ", ".join(f"{name} {count / 1e6:.1f} M" for name, count in parameters.items()))
@@ -86,6 +93,8 @@ def plan_run(config: Config, data: SegmentationData, device: torch.device, *, ti
 def _start(config: Config, unsupervised_from: int) -> str:
     if not config.uses_unlabelled or not unsupervised_from:
         return ""
+    if ends_before_unlabelled(config):
+        return "; the unlabelled ones never: model.epoch_start_unsup is the schedule's end, or later"
     return f"; the unlabelled ones from epoch {unsupervised_from + 1:,} on"
 
 

@@ -49,6 +49,15 @@ def test_where_the_method_lost_the_baseline_is_called_the_better_one_and_two_set
     assert '"pretrained": "baseline"' in text
 
 
+@pytest.mark.parametrize(
+    ("set_too", "twice"),
+    [([], "epochs=10 --set model.epoch_start_unsup=6 is twice"), (["trainer.minutes=30"], "--minutes 60 is twice")],
+)
+def test_longer_training_that_is_advised_is_twice_as_long_in_all_its_parts(tiny_configs, set_too, twice):
+    config = load_config(tiny_configs[1], ["trainer.epochs=5", "model.epoch_start_unsup=3", *set_too])
+    assert twice in "\n".join(recommendation(found(0.8, 0.7), config))
+
+
 def test_starting_from_the_baseline_is_no_advice_where_that_was_done(tiny_configs):
     config = load_config(tiny_configs[1], ['pretrained="baseline"'])
     text = "\n".join(recommendation(found(0.8, 0.7), config))
@@ -65,6 +74,7 @@ def test_level_models_are_the_baseline_and_no_more_than_chance(says):
 
 def test_few_validation_images_show_the_intervals_of_the_scores(says):
     assert "only 29 validation images: mean IoU and its 95 % interval, baseline " in says(found(n_images=29))
+    assert "--init_data with --folds" in says(found(n_images=29))
     assert "only" not in says(found(n_images=30))
 
 

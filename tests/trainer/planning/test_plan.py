@@ -3,12 +3,15 @@ import re
 
 import pytest
 import torch
+from torch import nn
 
 import main as command_line
 from dataloaders import open_data
+from trainer.loop.assembly import describe
 from trainer.loop.trainer import Trainer
 from trainer.planning import memory, plan, rehearsal
 from utils.config_file import load_config
+from utils.schedule import Schedule
 
 
 def printed_plan(path, capsys, *more) -> str:
@@ -80,3 +83,12 @@ def test_time_is_not_tried_where_the_memory_is_not_there(tiny_configs, capsys, m
     monkeypatch.setattr(plan, "available_memory", lambda: 1000.0)
     monkeypatch.setattr(rehearsal.Rehearsal, "times", None)
     assert "not measured: the machine has 0 MB of free memory" in printed_plan(tiny_configs[1], capsys)
+
+
+@pytest.mark.parametrize(("start", "said"), [(3, False), (4, True)])
+def test_training_that_ends_before_it_sees_unlabelled_images_says_so_and_so_does_its_plan(tiny_configs, start, said):
+    for path, never in zip(tiny_configs, (False, said), strict=True):
+        config = load_config(path, [f"model.epoch_start_unsup={start}"])
+        text = describe(config, open_data(config), nn.Identity(), Schedule.from_config(config), torch.device("cpu"))
+        assert ("NO unlabelled image is used" in text) == never
+        assert ("the unlabelled ones never" in plan._start(config, start)) == never
