@@ -168,7 +168,7 @@ def describe(
         f"{config.experim_name}: {data.counts(parts_of_training(config))}; {parameters / 1e6:.1f} M parameters; "
         f"{schedule.epochs} epochs of {schedule.iterations_per_epoch} iterations on {device.type}, "
         f"{torch.get_num_threads()} CPU threads"
-        + "; NO unlabelled image is used: they join (model.epoch_start_unsup) at the end"
+        + "; NO unlabelled image is used: model.epoch_start_unsup is too late"
         * ends_before_unlabelled(config)
     )
 

@@ -178,7 +178,8 @@ def _say_what_is_next(request: Request, own: OwnData, study: Path, time: str) ->
     n_validation, n_masked = len(own.split.validation), len(own.pairs.masks)
     if folds := own.split.folds:
         log.info(f"\nnext: python3 main.py --study {study}, which trains both on each of {len(folds)} folds{time}")
-        log.info(f"      sh main.sh {request.name} trains on the labelled images above alone")
+        log.info("      and ends with the better one of the two and a model of it to use")
+        log.info(f"or: sh main.sh {request.name}, for the split above alone, in a share of the time")
         return
     few = f"; fewer than {FEWEST} cannot tell which model is better" * (n_validation < FEWEST)
     if n_validation < SMALL and not (own.split.by_folder or request.given):

@@ -19,7 +19,7 @@ def study_page(contents: dict[str, Any]) -> str:
     bodies = {"Mean IoU": _dots(contents, "mean"), "Differences": _differences(contents)}
     bodies["Classes"] = "".join(
         f"<h3>{escape(name)}</h3>{_dots(contents, name)}"
-        for name in (*SCORES[1:], *next((seed["iou"] for seed in _seeds(contents)), {}))
+        for name in (*contents.get("groups", {}), *next((seed["iou"] for seed in _seeds(contents)), {}))
     )
     bodies["Pseudo labels"] = _quality(contents)
     bodies["Runs"] = _runs(contents)

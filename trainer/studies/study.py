@@ -4,13 +4,17 @@ import json
 import platform
 import re
 from pathlib import Path
+from shlex import quote
+from statistics import mean
 from typing import Any
 
 import torch
 
 from dataloaders import make_ready, open_data
+from trainer.evaluation.recommendation import Change
+from trainer.loop.resume import BEST
 from trainer.planning.plan import plan_run
-from trainer.studies.description import STUDIES_DIR, Run, read_study, runs_of_seed
+from trainer.studies.description import STUDIES_DIR, Part, Run, Study, read_study, runs_of_seed
 from trainer.studies.page import study_page
 from trainer.studies.runner import Job, Runner, jobs_of
 from trainer.studies.table import collect, interval_notes, quality_text, text_table
@@ -63,7 +67,10 @@ def run_study(
     if todo:
         make_ready(mine[0].config)  # once, before several want it
     finished = runner.run()
-    _write(path, collect(path, study, runs), folder, overrides)
+    contents = collect(path, study, runs)
+    _write(path, contents, folder, overrides)
+    if said := model_to_use(study, runs, contents):
+        log.info("\n" + "\n".join(said))
     if not finished:
         raise Stopped
     if runner.failed:
@@ -88,6 +95,39 @@ def _plan(runs: list[Run], todo: dict[str, Job], jobs: int) -> None:
         f"{count} trainings: about {total / 60 / jobs:.0f} min, {jobs} at once, as the machine is now; stages 2 and 3 "
         "and evaluations not counted"
     )
+
+
+def model_to_use(study: Study, runs: dict[Part, dict[str, Run]], contents: dict[str, Any]) -> list[str]:
+    """What the end of a study over folds says: the best variant, how sure that is, and a model of it with its command.
+
+    Empty for a study without folds, and while a seed of one of its variants is without scores. The model is that of
+    the first fold, since to take the fold with the best score would be to take the easiest images.
+    """
+    scores = {
+        name: [seed["mean_iou"] for seed in variant["seeds"].values()] for name, variant in contents["variants"].items()
+    }
+    if not study.folds or any(len(of_seeds) < len(study.seeds) for of_seeds in scores.values()):
+        return []
+    first, *others = scores
+    best = max(scores, key=lambda name: mean(scores[name]))  # the first one, where they are level
+    compared = best if best != first else max(others, key=lambda name: mean(scores[name]), default=None)
+    said = f"recommended: {best}, the best over the images of all folds"
+    if compared is not None:
+        found = contents["differences"][compared]["mean"]
+        change = Change(found["mean"], found["low"], found["high"], found["images"])
+        sure = "more than chance" if change.is_clear else "no more than chance may give"
+        said += (
+            f". Difference of {compared} from {first}, mean IoU: {change}, 95 % interval over {change.n_images} "
+            f"images: {sure}"
+        )
+    run = runs[study.parts[0]][best]
+    model = run.config.run_dir / BEST
+    predict = f"python3 main.py --predict photos --config {quote(str(run.file))} --resume {quote(str(model))}"
+    return [
+        said,
+        f"model to use: {model}, of the first fold: it was trained without the images of that fold",
+        f"to use it, on your folder photos: {predict}",
+    ]
 
 
 def _write(path: Path, contents: dict[str, Any], folder: Path, overrides: tuple[str, ...]) -> None:

@@ -45,7 +45,7 @@ def collect(path: Path, study: Study, runs: dict[Part, dict[str, Run]]) -> dict[
     found = [seed for of_variant in counts.values() for seed in of_variant.values()]
     if not found:
         return contents
-    groups = groups_of(found[0])
+    groups = {group: indices for group, indices in groups_of(found[0]).items() if indices}  # of two classes, two
     classes = list(next(iter(_each(contents)))["iou"])
     contents["images"] = len(found[0])
     contents["groups"] = {group: [classes[index] for index in indices] for group, indices in groups.items()}
@@ -186,7 +186,7 @@ def differences_of(counts: dict[str, dict[int, np.ndarray]], groups: dict[str, l
         if seeds:
             pair = [counts[first][seed] for seed in seeds], [counts[name][seed] for seed in seeds]
             found[name] = {"mean": asdict(paired_difference(*pair))} | {
-                group: asdict(paired_difference(*pair, indices)) for group, indices in groups.items() if indices
+                group: asdict(paired_difference(*pair, indices)) for group, indices in groups.items()
             }
     return found
 

@@ -1,6 +1,7 @@
 """``--init_data --folds``: a study in which every image with a mask is validated once."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ from dataloaders import open_data
 from tests.trainer.planning.own_folders import folders, init, refused
 from trainer.evaluation.statistics import mean_iou_of
 from trainer.studies.description import Run, read_study, runs_of_seed
+from trainer.studies.page import study_page
 from trainer.studies.runner import jobs_of
+from trainer.studies.study import model_to_use
 from trainer.studies.table import collect, text_table
+from utils.config_file import load_config
 
 pytestmark = pytest.mark.usefixtures("workplace", "unplanned")
 STUDY = Path("configs/mine_folds.json")
@@ -23,12 +27,17 @@ def study_and_runs():
     return study, {part: runs_of_seed(STUDY, study, part[0], Path("saved"), (), part[1]) for part in study.parts}
 
 
-def write_evaluation(run: Run, ids: list[str], right: int) -> np.ndarray:
-    """The files of an evaluated run of three classes that have so many of the ten pixels of each image right."""
+def write_evaluation(run: Run, ids: list[str], right: int, n_classes: int = 3) -> np.ndarray:
+    """The files of an evaluated run whose classes have so many of the ten pixels of each image right."""
     run.config.run_dir.mkdir(parents=True)
-    counts = np.array([[[right] * 3, [10] * 3, [10] * 3]] * len(ids))
+    counts = np.array([[[right] * n_classes, [10] * n_classes, [10] * n_classes]] * len(ids))
     np.savez(run.config.run_dir / "images.npz", ids=np.array(ids), counts=counts)
-    results = {"mean_iou": 0.0, "iou": dict.fromkeys("abc", 0.0), "confusion": [[0] * 3] * 3, "checkpoint": "x"}
+    results = {
+        "mean_iou": 0.0,
+        "iou": dict.fromkeys("abc"[:n_classes], 0.0),
+        "confusion": [[0] * n_classes] * n_classes,
+        "checkpoint": "x",
+    }
     (run.config.run_dir / "results.json").write_text(json.dumps(results))
     return counts
 
@@ -69,6 +78,25 @@ def test_folds_are_disjoint_and_cover_the_images_with_masks_which_the_table_pool
     assert contents["differences"]["USRN"]["mean"]["mean"] == means["USRN"] - means["baseline"]
     assert "| folds, their images pooled" in text_table(contents)
 
+    recommended, model, use_it = model_to_use(study, runs, contents)
+    assert recommended.startswith("recommended: USRN, the best over the images of all folds")
+    assert "95 % interval over 7 images: more than chance" in recommended
+    best = runs[study.parts[0]]["USRN"].config.run_dir / "best_model.pth"
+    assert model.startswith(f"model to use: {best}, of the first fold")
+    options = command_line.parse(shlex.split(use_it.rpartition("python3 main.py ")[2]))
+    assert (options.predict, options.config, options.resume) == ("photos", "configs/mine_usrn.json", str(best))
+
+
+def test_split_beside_a_study_is_its_first_fold():
+    folders(12, 7)
+    assert init("--folds", 3) == 0
+    study, runs = study_and_runs()
+    alone, of_study = (
+        open_data(config) for config in (load_config("configs/mine_usrn.json"), runs[study.parts[0]]["USRN"].config)
+    )
+    for part in ("labelled", "validation"):
+        assert {sample.id for sample in getattr(alone, part)} == {sample.id for sample in getattr(of_study, part)}
+
 
 def test_fold_that_is_not_evaluated_leaves_its_seed_out_of_the_table(monkeypatch):
     folders(12, 7)
@@ -76,12 +104,15 @@ def test_fold_that_is_not_evaluated_leaves_its_seed_out_of_the_table(monkeypatch
     study, runs = study_and_runs()
     for of_part in runs.values():
         for run in of_part.values():
-            write_evaluation(run, ["a"], 5)
+            write_evaluation(run, ["a"], 5, n_classes=2)
         monkeypatch.setattr(Run, "is_complete", property(lambda run: run.config.fold != "2/3" or run.baseline is None))
     contents = collect(STUDY, study, runs)
     assert list(contents["variants"]["baseline"]["seeds"]) == ["42"]
     assert contents["variants"]["USRN"]["seeds"] == {}
     assert contents["differences"] == {}
+    assert contents["groups"].keys() == {"rare", "medium"}  # two classes make no three groups
+    assert "<h3>frequent" not in study_page(contents)
+    assert model_to_use(study, runs, contents) == []
 
 
 def test_description_with_folds_is_given_again_and_a_split_without_takes_the_study_away():

@@ -16,7 +16,7 @@ def contents(n_images: int, n_seeds: int, n_rare: int = 99) -> dict:
         name: {seed: np.stack([targets * right // 10, targets, targets * right // 10], 1) for seed in range(n_seeds)}
         for name, right in (("baseline", 5), ("USRN", 8))
     }
-    differences = differences_of(counts, {"rare": [1], "medium": [], "frequent": [0]})
+    differences = differences_of(counts, {"rare": [1], "frequent": [0]})
     variants = {name: {"seeds": {}} for name in counts}
     return {"study": "x", "question": "?", "command": "", "variants": variants, "differences": differences}
 
