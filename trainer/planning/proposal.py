@@ -211,5 +211,5 @@ def propose_start(settings: dict[str, Any]) -> list[Decision]:
     """What USRN starts from, where it is not what its baseline, with these settings, starts from."""
     if settings["pretrained"]:
         return []
-    reason = f"without trained weights USRN starts from its baseline, than which it was then {FROM_BASELINE}"
+    reason = f"without trained weights USRN starts from its baseline: {FROM_BASELINE}"
     return [Decision({"pretrained": "baseline"}, reason)]
