@@ -3,9 +3,10 @@
     python -m benchmarks.busy                  # the demo's baseline, five rounds, four busy processes
     python -m benchmarks.busy --rounds 3 --load 2 --seconds 5
 
-Each round trains on the quiet machine and then beside processes that only compute, each with OpenMP's waiting as
-PyTorch brings it and as utils/cores.py sets it, in turns, every one in a process of its own. A rate is iterations over
-wall time, and the table has their medians; last comes one JSON line. The machine has to be quiet otherwise.
+Each round trains on the quiet machine and then beside processes that only compute, which start when the training is
+warm, each with OpenMP's waiting as PyTorch brings it and as utils/cores.py sets it, in turns, every one in a process of
+its own. A rate is iterations over wall time, and the table has their medians; last comes one JSON line. The machine has
+to be quiet otherwise.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from utils.cores import SPINS, cores  # noqa: E402
 
 WAYS = {"as PyTorch brings it": None, "this code": SPINS}
 SITUATIONS = ("quiet", "busy")
-WARM_UP = 20  # iterations
+WARM_UP, READY = 20, "ready"  # iterations, and what a process says after them
 BARS = {"quiet": 0.97, "busy": 1 / 6}
 
 
@@ -42,12 +43,12 @@ def main() -> None:
         return
     rates: dict[tuple[str, str], list[float]] = {(situation, way): [] for situation in SITUATIONS for way in WAYS}
     with tempfile.TemporaryDirectory() as folder:
-        _measure(folder, 1, SPINS)  # makes the demo's images
+        _measure(folder, 1, SPINS, 0)  # makes the demo's images
         for number in range(options.rounds):
             for situation in SITUATIONS:
-                with _busy(options.load if situation == "busy" else 0):
-                    for way in list(WAYS)[:: 1 if number % 2 else -1]:
-                        rates[situation, way].append(_measure(folder, options.seconds, WAYS[way]))
+                load = options.load if situation == "busy" else 0
+                for way in list(WAYS)[:: 1 if number % 2 else -1]:
+                    rates[situation, way].append(_measure(folder, options.seconds, WAYS[way], load))
     median = {key: statistics.median(values) for key, values in rates.items()}
     print(f"iterations a second of the demo's baseline, {cores()} cores, {options.load} busy processes")
     for way in WAYS:
@@ -64,14 +65,20 @@ def main() -> None:
     print(json.dumps({"ratios": ratios, "rates": {" ".join(key): values for key, values in rates.items()}}))
 
 
-def _measure(folder: str, seconds: float, spins: str | None) -> float:
-    """Iterations a second in a process of its own."""
+def _measure(folder: str, seconds: float, spins: str | None, load: int) -> float:
+    """Iterations a second in a process of its own, beside so many busy ones once it is warm."""
     chosen = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
     environment = {name: value for name, value in os.environ.items() if name not in chosen}
     environment |= {} if spins is None else {"GOMP_SPINCOUNT": spins}
     command = [sys.executable, "-m", "benchmarks.busy", "--train-in", folder, "--seconds", str(seconds)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return float(done.stdout.splitlines()[-1])
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        while process.stdout.readline().strip() != READY:
+            if process.poll() is not None:
+                sys.exit(process.returncode)
+        with _busy(load):
+            return float(process.communicate("\n")[0].splitlines()[-1])
 
 
 @contextlib.contextmanager
@@ -105,6 +112,8 @@ def _train(folder: Path, seconds: float) -> float:
     batches = iter(trainer.batches)
     for _ in range(WARM_UP):
         trainer._iterate(next(batches))
+    print(READY, flush=True)
+    sys.stdin.readline()
     started, done = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
         trainer._iterate(next(batches))
