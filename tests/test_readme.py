@@ -1,6 +1,7 @@
 """What README.md and the other documents name is there: the map of the house, files, links, sections, flags."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,10 @@ def test_flags_of_main_in_the_documents_exist(document, capsys):
     text = document.read_text().replace("\\\n", " ")
     commands = re.findall(r"main\.(?:py|sh)\b[^`\n|#]*", text)
     assert {flag for command in commands for flag in re.findall(r"(?<!\S)--\w+", command)} - known == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_of_main_in_the_documents_are_taken(document):
+    blocks = re.findall(r"```sh\n(.*?)```", document.read_text().replace("\\\n", " "), re.DOTALL)
+    for command in re.findall(r"^python3? main\.py (.*)$", "\n".join(blocks), re.MULTILINE):
+        main.parse(shlex.split(command.partition(" && ")[0], comments=True))

@@ -183,9 +183,11 @@ def _say_what_is_next(request: Request, own: OwnData, study: Path, time: str) ->
         return
     few = f"; fewer than {FEWEST} cannot tell which model is better" * (n_validation < FEWEST)
     if n_validation < SMALL and not (own.split.by_folder or request.given):
+        option = f"--folds {min(5, n_masked)}"
         log.info(
-            f"\nvalidation images: only {n_validation}, so that scores depend on which these are{few}. --folds "
-            f"{min(5, n_masked)} makes a study in which each of the {n_masked} images with a mask is validated once"
+            f"\nvalidation images: only {n_validation}, so that scores depend on which these are{few}. {option} makes "
+            f"a study in which each of the {n_masked} images with a mask is validated once: the same command, with "
+            f"{option} --force"
         )
     log.info(f"\nnext: sh main.sh {request.name}")
 

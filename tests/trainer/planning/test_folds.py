@@ -129,9 +129,9 @@ def test_description_with_folds_is_given_again_and_a_split_without_takes_the_stu
 def test_few_validation_images_are_said_with_the_way_to_folds(capsys):
     folders(12, 4)
     assert init() == 0
-    assert (
-        "--folds 4 makes a study in which each of the 4 images with a mask is validated once" in capsys.readouterr().out
-    )
+    printed = capsys.readouterr().out
+    assert "--folds 4 makes a study in which each of the 4 images with a mask is validated once" in printed
+    assert "only 1, so that scores depend on which these are; fewer than 6 cannot tell which model is better" in printed
     assert "too few for so many folds" in refused(capsys, "--folds", 9, "--force")
     assert init("--folds", 4, "--force") == 0
     assert "makes a study" not in capsys.readouterr().out
