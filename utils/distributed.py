@@ -197,6 +197,7 @@ def _end(processes: list[multiprocessing.process.BaseProcess]) -> list[int | Non
 def _enter(
     local_rank: int, function: Callable, args: tuple, processes: int, address: str, device: str, failures: Path
 ) -> None:
+    multiprocessing.set_start_method(None, force=True)  # or it would spawn its data-loading processes, too
     share_cores(processes)
     try:
         _run(function, args, local_rank, device, {"init_method": address, "rank": local_rank, "world_size": processes})

@@ -4,6 +4,7 @@ import socket
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
+from multiprocessing import get_start_method
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from utils.meeting import meet
 def in_each_process(folder, device: torch.device) -> None:
     """What the tests below look at, written to ``folder`` by every process."""
     value = torch.tensor([1.0, 10.0]) * (1 + rank())
-    torch.save({"sum": all_sum(value.clone()), "mean": all_mean(value.clone())}, folder / f"{rank()}.pt")
+    found = {"sum": all_sum(value.clone()), "mean": all_mean(value.clone()), "starts by": get_start_method()}
+    torch.save(found, folder / f"{rank()}.pt")
     # It leaves the process wrapped in a traceback, of which the user should see nothing.
     raise UsageError("mask.png: it is broken.\nMend it.")
 
@@ -37,6 +39,10 @@ def test_sum_and_mean_are_over_all_processes(two_processes):
     for part in two_processes[0]:
         assert part["sum"].tolist() == [3, 30]
         assert part["mean"].tolist() == [1.5, 15]
+
+
+def test_data_loading_processes_start_as_those_of_one_process_do(two_processes):
+    assert {part["starts by"] for part in two_processes[0]} == {get_start_method()}
 
 
 def test_user_gets_the_message_of_a_failed_process_alone(two_processes):
