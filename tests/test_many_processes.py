@@ -1,15 +1,12 @@
 """Stages in two processes, through the command line: they leave what one process leaves."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 
 import main as command_line
-from tests.conftest import ROOT
+from tests.forks import ForkedCommand, torchrun
 from tests.trainer.runs import history
 
 
@@ -28,12 +25,10 @@ def here(finished_runs, tmp_path):
 
 def test_two_processes_train_and_evaluate_as_one_does(here, tmp_path):
     assert command_line.main(here("tiny_usrn", "--processes", "2")) == 0
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "main.py"]
-    result = subprocess.run(
-        [*torchrun, *here("tiny_usrn", "--test")], cwd=ROOT, capture_output=True, text=True, timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
+    options = ("--standalone", "--nproc_per_node", 2, "main.py")
+    run = ForkedCommand(torchrun, tmp_path, *options, *here("tiny_usrn", "--test"))
+    _, err = run.communicate(timeout=300)
+    assert run.returncode == 0, err
     run_dir = tmp_path / "saved" / "tiny_usrn"
     two = json.loads((run_dir / "results.json").read_text())
     assert command_line.main(here("tiny_usrn", "--test", "--force")) == 0

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import torch
 
 import main as command_line
 from tests.conftest import ROOT, write_tiny_configs
+from tests.forks import ForkedCommand, torchrun
 from utils.distributed import barrier, launch, rank
 from utils.errors import UsageError
 from utils.stop import StopRequest, interruptible
@@ -27,13 +29,10 @@ def baseline(demo_set, tmp_path):
     return write_tiny_configs(demo_set, tmp_path, num_workers=1)[0]
 
 
-def start(*command, **environment: str) -> subprocess.Popen:
-    """A command in a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, *map(str, command)],
-        cwd=ROOT, env=ONE_THREAD | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )  # fmt: skip
+@pytest.fixture
+def start(tmp_path):
+    """What starts ``main.py`` with these arguments and environment in a process group of its own."""
+    return partial(ForkedCommand, command_line.main, tmp_path)
 
 
 def iterations(history: Path) -> int:
@@ -57,14 +56,24 @@ def is_gone(group: int) -> bool:
     return False
 
 
+def start_two(*arguments) -> subprocess.Popen:
+    """``main.py`` by itself, which starts two ranks."""
+    return subprocess.Popen(
+        [sys.executable, "main.py", "--processes", "2", *map(str, arguments)],
+        cwd=ROOT, env=ONE_THREAD, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("processes", "number", "to_all"),
     [(1, signal.SIGINT, True), (1, signal.SIGTERM, True), (2, signal.SIGTERM, False)],
     ids=["Ctrl-C", "SIGTERM to every process", "SIGTERM to the command"],
 )
-def test_request_to_stop_saves_leaves_no_process_and_says_how_to_go_on(baseline, tmp_path, processes, number, to_all):
+def test_request_to_stop_saves_leaves_no_process_and_says_how_to_go_on(
+    start, baseline, tmp_path, processes, number, to_all
+):
     run_dir = tmp_path / "saved" / "tiny_baseline"
-    run = start("main.py", "--config", baseline, "--processes", processes, *LONG)
+    run = (start_two if processes == 2 else start)("--config", baseline, *LONG)
     wait_for(lambda: iterations(run_dir / "history.jsonl") >= 3)
     (os.killpg if to_all else os.kill)(run.pid, number)
     out, err = run.communicate(timeout=60)
@@ -76,13 +85,13 @@ def test_request_to_stop_saves_leaves_no_process_and_says_how_to_go_on(baseline,
     assert f"stopped on request at iteration {saved['iteration']} of" in out
 
 
-def test_stage_after_a_training_that_was_stopped_is_refused(baseline, tmp_path):
+def test_stage_after_a_training_that_was_stopped_is_refused(start, baseline, tmp_path):
     run_dir = tmp_path / "saved" / "tiny_baseline"
-    run = start("main.py", "--config", baseline, *LONG)
+    run = start("--config", baseline, *LONG)
     wait_for(lambda: (run_dir / "best_model.pth").is_file())
     run.send_signal(signal.SIGTERM)
     run.communicate(timeout=60)
-    features = start("main.py", "--config", baseline, "--save_feature", "True", *LONG)
+    features = start("--config", baseline, "--save_feature", "True", *LONG)
     _, err = features.communicate(timeout=60)
     assert features.returncode == 2
     assert "tiny_baseline: its training is not finished" in err
@@ -91,6 +100,7 @@ def test_stage_after_a_training_that_was_stopped_is_refused(baseline, tmp_path):
 def fail(folder: Path, how: str, device: torch.device) -> None:
     """Rank 1 fails while the others wait for it."""
     (folder / f"{rank()}").write_text(str(os.getpid()))
+    barrier()  # now all are connected
     if rank() == 1:
         if how == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -115,8 +125,9 @@ def test_rank_that_fails_takes_the_others_down_with_its_own_error_on_top(tmp_pat
 def test_torchrun_starts_a_killed_rank_again_and_the_run_goes_on(baseline, tmp_path):
     run_dir = tmp_path / "saved" / "tiny_baseline"
     settings = ("--set", "trainer.epochs=4", "--set", "trainer.save_minutes=0", "--set", "trainer.log_per_iter=1")
-    torchrun = ("-m", "torch.distributed.run", "--nproc_per_node", 2, "--max_restarts", 1, "--standalone")
-    run = start(*torchrun, "main.py", "--config", baseline, "--device", "cpu", *settings)
+    options = ("--nproc_per_node", 2, "--max_restarts", 1, "--standalone")
+    command = ("main.py", "--config", baseline, "--device", "cpu", *settings)
+    run = ForkedCommand(torchrun, tmp_path, *options, *command)
     wait_for(lambda: iterations(run_dir / "history.jsonl") >= 3)
     children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)
@@ -127,29 +138,29 @@ def test_torchrun_starts_a_killed_rank_again_and_the_run_goes_on(baseline, tmp_p
     wait_for(lambda: is_gone(run.pid), 10)
 
 
-def start_ranks(*commands) -> list[subprocess.Popen]:
+def start_ranks(start, *commands) -> list[ForkedCommand]:
     """Ranks of one group as a cluster's scheduler starts them, each with its own command line."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
     group["WORLD_SIZE"] = str(len(commands))
     return [
-        start("main.py", "--device", "cpu", *command, **group, RANK=str(number), LOCAL_RANK=str(number))
+        start("--device", "cpu", *command, **group, RANK=str(number), LOCAL_RANK=str(number))
         for number, command in enumerate(commands)
     ]
 
 
-def test_ranks_of_different_commands_are_refused_before_they_wait_for_each_other(baseline):
-    for run in start_ranks(["--config", baseline], ["--config", baseline, "--set", "trainer.epochs=4"]):
+def test_ranks_of_different_commands_are_refused_before_they_wait_for_each_other(start, baseline):
+    for run in start_ranks(start, ["--config", baseline], ["--config", baseline, "--set", "trainer.epochs=4"]):
         _, err = run.communicate(timeout=60)
         assert run.returncode == 2
         assert "rank 1 was started by another command or configuration than rank 0; it differs in trainer." in err
         assert "Traceback" not in err
 
 
-def test_ranks_of_a_scheduler_that_asks_one_to_stop_all_end_with_75(baseline, tmp_path):
+def test_ranks_of_a_scheduler_that_asks_one_to_stop_all_end_with_75(start, baseline, tmp_path):
     command = ["--config", baseline, *LONG]
-    ranks = start_ranks(command, command)
+    ranks = start_ranks(start, command, command)
     wait_for(lambda: iterations(tmp_path / "saved" / "tiny_baseline" / "history.jsonl") >= 3)
     ranks[1].terminate()
     assert [run.communicate(timeout=60) and run.returncode for run in ranks] == [75, 75]
