@@ -21,8 +21,8 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _forked_ranks():
-    """The processes that ``launch`` starts are forked; those of a command in a process of its own are spawned."""
+def _forked_processes():
+    """What ``launch`` and ``for_each`` start is forked; what a command in a process of its own starts is spawned."""
     patch = pytest.MonkeyPatch()
     start = torch.multiprocessing.start_processes
 
@@ -30,6 +30,7 @@ def _forked_ranks():
         return start(*arguments, **options | {"start_method": FORKS.get_start_method()})
 
     patch.setattr(torch.multiprocessing, "start_processes", start_forks)
+    patch.setattr("utils.parallel._CONTEXT", FORKS)
     yield
     patch.undo()
 

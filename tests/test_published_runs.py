@@ -104,8 +104,14 @@ def original_checkpoint(path: Path, ours: Path) -> None:
     torch.save(contents, path)
 
 
-def test_checkpoint_of_the_original_is_evaluated_without_subclass_maps(voc_root, tmp_path):
-    run_dir, usrn = run_all_stages("voc_1over64", voc_root, tmp_path)
+@pytest.fixture(scope="module")
+def finished(voc_root, tmp_path_factory) -> tuple[Path, list[str]]:
+    """The USRN folder of a run with all stages done, which is not to be changed, and the options."""
+    return run_all_stages("voc_1over64", voc_root, tmp_path_factory.mktemp("finished"))
+
+
+def test_checkpoint_of_the_original_is_evaluated_without_subclass_maps(finished, tmp_path):
+    run_dir, usrn = finished
     expected = json.loads((run_dir / "results.json").read_text())
     original_checkpoint(tmp_path / "original.pth", run_dir / "best_model.pth")
     resume = ["--test", "True", "--resume", str(tmp_path / "original.pth")]
@@ -115,8 +121,8 @@ def test_checkpoint_of_the_original_is_evaluated_without_subclass_maps(voc_root,
     assert found["iou"] == expected["iou"]
 
 
-def test_checkpoint_that_does_not_fit_is_refused_with_names_and_shapes(voc_root, tmp_path, capsys):
-    run_dir, usrn = run_all_stages("voc_1over64", voc_root, tmp_path)
+def test_checkpoint_that_does_not_fit_is_refused_with_names_and_shapes(finished, capsys):
+    run_dir, usrn = finished
     baseline = run_dir.parent / "voc_1over64_baseline" / "best_model.pth"
     new = ["--set", "experim_name=other"]
     capsys.readouterr()
@@ -127,8 +133,8 @@ def test_checkpoint_that_does_not_fit_is_refused_with_names_and_shapes(voc_root,
     assert "encoder.aspp.aspp3.bn.weight: shape (8,) in the file, (12,) in the network" in capsys.readouterr().err
 
 
-def test_best_model_has_the_originals_four_entries_and_its_classes(voc_root, tmp_path):
-    run_dir, _ = run_all_stages("voc_1over64", voc_root, tmp_path)
+def test_best_model_has_the_originals_four_entries_and_its_classes(finished):
+    run_dir, _ = finished
     contents = torch.load(run_dir / "best_model.pth", weights_only=True)
     assert set(contents) == {"arch", "epoch", "state_dict", "monitor_best", "classes", "colours"}
     assert (contents["classes"][15], contents["colours"][15]) == ("person", [192, 128, 128])

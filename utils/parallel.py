@@ -17,6 +17,8 @@ from utils.errors import UsageError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+# Spawned, not forked: nothing of this process (locks, threads, open files) lives on in the workers.
+_CONTEXT = multiprocessing.get_context("spawn")
 _CHUNK = 8
 _WORTH_A_PROCESS = 32  # starting one takes as long as some files do
 
@@ -31,12 +33,10 @@ def for_each(function: Callable[[Item], Result], items: Sequence[Item], *, worke
     bar = {"total": len(items), "desc": label, "unit": " files", "disable": None}
     if workers <= 1:
         return list(tqdm(map(function, items), **bar))
-    # Spawned, not forked: nothing of this process (locks, threads, open files) lives on in the workers.
-    context = multiprocessing.get_context("spawn")
     # Python starts its resource tracker with the first worker, and unblocks SIGINT after that: so it is started before
     # the block below, in which SIGINT stays blocked while the workers start.
     resource_tracker.ensure_running()
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker) as pool:
+    with ProcessPoolExecutor(workers, mp_context=_CONTEXT, initializer=_begin_worker) as pool:
         try:
             with _interrupts_blocked():  # workers inherit this: on Ctrl-C only this process acts, and ends its workers
                 results = pool.map(function, items, chunksize=_CHUNK)

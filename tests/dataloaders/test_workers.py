@@ -1,10 +1,10 @@
 """Data-loading processes that are killed or freeze, and machines that have too little for them."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 
@@ -12,9 +12,11 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
+import main as command_line
 from dataloaders import workers
 from dataloaders.workers import WatchedLoader, end_workers
-from tests.conftest import ROOT, write_tiny_configs
+from tests.conftest import write_tiny_configs
+from tests.forks import ForkedCommand
 from utils.errors import UsageError
 from utils.stop import StopRequest
 
@@ -109,14 +111,23 @@ def test_too_few_open_files_are_one_message(monkeypatch):
         loader()
 
 
+SMALL = ("mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", "/dev/shm")
+
+
+def main_with_little_shared_memory(arguments: list[str]) -> int:
+    new_mounts = 0x00020000  # CLONE_NEWNS of <sched.h>; Python 3.12 has os.unshare
+    assert ctypes.CDLL(None).unshare(new_mounts) == 0
+    for command in (("mount", "--make-rprivate", "/"), SMALL):
+        subprocess.run(command, check=True)
+    return command_line.main(arguments)
+
+
 def test_too_little_shared_memory_is_one_message(demo_set, tmp_path):
-    in_own_space = ["unshare", "-m", "mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", "/dev/shm"]
-    if subprocess.run(in_own_space, capture_output=True).returncode != 0:
+    if subprocess.run(["unshare", "-m", *SMALL], capture_output=True).returncode != 0:
         pytest.skip("mounting a file system in a space of one's own needs root")
     baseline, _ = write_tiny_configs(demo_set, tmp_path, num_workers=2)
-    script = "mount -t tmpfs -o size=100k tmpfs /dev/shm && exec"
-    command = ["unshare", "-m", "sh", "-c", f"{script} {sys.executable} main.py --device cpu --config {baseline}"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 2
-    assert "error: /dev/shm: too small for the data-loading processes of train_supervised" in result.stderr
-    assert "Traceback" not in result.stderr
+    run = ForkedCommand(main_with_little_shared_memory, tmp_path, "--device", "cpu", "--config", baseline)
+    _, err = run.communicate(timeout=120)
+    assert run.returncode == 2
+    assert "error: /dev/shm: too small for the data-loading processes of train_supervised" in err
+    assert "Traceback" not in err

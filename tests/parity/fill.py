@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Mapping
+from functools import cache
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 CLASSIFIER_GAIN = 12.0  # so that many pixels are confident enough to count in the unlabelled losses
 
 
+@cache  # networks have most of their entries in common
 def filled(name: str, shape: tuple[int, ...]) -> Tensor:
     """The value of one entry; the random stream starts at the CRC-32 of its name."""
     if name.endswith("num_batches_tracked"):
