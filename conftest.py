@@ -1,5 +1,6 @@
 """Says what to install where a package of the tests is missing, before any test imports it."""
 
+import gc
 from importlib import metadata
 from pathlib import Path
 
@@ -24,3 +25,10 @@ if _missing:
         f"  python3 -m pip install -r {FILES[0]} -r {FILES[1]} -c requirements.lock",
         returncode=4,
     )
+
+gc.disable()  # until everything is imported, of which nothing is garbage: looking for it takes a third of that time
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()

@@ -9,17 +9,7 @@ from pathlib import Path
 from tempfile import mkstemp
 
 FORKS = multiprocessing.get_context("forkserver")
-# It has never run a backward pass, after which PyTorch cannot be forked.
-FORKS.set_forkserver_preload(
-    [
-        "tests.trainer.runs",
-        "tests.conftest",
-        "trainer.studies.study",
-        "trainer.subclasses.make",
-        "torch._dynamo",
-        "torch.utils.tensorboard",
-    ]
-)
+FORKS.set_forkserver_preload(["tests.preload"])
 
 
 class ForkedCommand:

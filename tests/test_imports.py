@@ -2,6 +2,8 @@
 stages → rooms → methods."""
 
 import ast
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -61,6 +63,13 @@ def test_rooms_import_rooms_in_one_direction_and_none_the_stages():
     graph = {place: rooms_imported_by(place) for place in ROOMS | files}
     assert set(TopologicalSorter(graph).static_order()) == ROOMS | files  # a circle raises CycleError
     assert not [room for room in ROOMS if "stages" in graph[room]]
+
+
+def test_what_checks_and_prepares_data_does_without_pytorch():
+    """Each of its processes, one per core, would take seconds to start."""
+    modules = "dataloaders.check, dataloaders.own.make, dataloaders.prepare.__main__"
+    found = subprocess.run([sys.executable, "-c", f"import {modules}, sys; sys.exit('torch' in sys.modules)"], cwd=ROOT)
+    assert found.returncode == 0
 
 
 def test_no_file_is_longer_than_300_lines():

@@ -8,7 +8,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from utils.console import is_gone, print_what_it_can
-from utils.distributed import is_main
 
 log = logging.getLogger("usrn")
 
@@ -43,6 +42,8 @@ class _File(logging.FileHandler):
 
 def start_log(path: Path | None) -> None:
     """Send lines to the console and, with a path, to that file. Other ranks than the first stay silent."""
+    from utils.distributed import is_main  # it imports torch, which processes that only read files do without
+
     print_what_it_can()
     log.handlers.clear()
     log.propagate = False
@@ -60,4 +61,6 @@ def start_log(path: Path | None) -> None:
 
 def progress(iterable=None, **kwargs) -> tqdm:
     """A progress bar on the first rank's terminal; silent elsewhere and where output is no terminal."""
+    from utils.distributed import is_main
+
     return tqdm(iterable, disable=None if is_main() else True, dynamic_ncols=True, leave=False, **kwargs)

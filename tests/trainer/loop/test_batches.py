@@ -5,17 +5,14 @@ import torch
 from dataloaders import open_data
 from dataloaders.photometry import MEAN, STD
 from trainer.loop.batches import TrainingBatches
-from trainer.stages import Options, clustering, save_feature, train
 from trainer.subclasses.table import read_subclass_table
 from utils.config_file import load_config
 
 CPU = torch.device("cpu")
 
 
-def usrn_batches(tiny_configs, **more):
-    baseline, usrn = (load_config(path, ["trainer.epochs=1"]) for path in tiny_configs)
-    for stage in (train, save_feature, clustering):
-        stage(baseline, Options(), CPU)
+def usrn_batches(finished_runs, **more):
+    usrn = load_config(finished_runs / "tiny_usrn.json", ["trainer.epochs=1"])
     data = open_data(usrn)
     n = read_subclass_table(usrn, data).n_subclasses
     return TrainingBatches(
@@ -23,8 +20,8 @@ def usrn_batches(tiny_configs, **more):
     ), read_subclass_table(usrn, data)
 
 
-def test_usrn_gets_what_its_step_takes(tiny_configs):
-    batches, table = usrn_batches(tiny_configs)
+def test_usrn_gets_what_its_step_takes(finished_runs):
+    batches, table = usrn_batches(finished_runs)
     seen = list(batches)
     assert len(seen) == 4
     for batch in seen:
@@ -37,8 +34,8 @@ def test_usrn_gets_what_its_step_takes(tiny_configs):
         assert (parents == batch["y"][labelled]).float().mean() > 0.5  # maps come from an eighth of the size
 
 
-def test_strong_view_is_the_weak_views_crop_in_other_colours(tiny_configs):
-    batches, _ = usrn_batches(tiny_configs)
+def test_strong_view_is_the_weak_views_crop_in_other_colours(finished_runs):
+    batches, _ = usrn_batches(finished_runs)
     batch = next(iter(batches))
     assert not torch.equal(batch["u_weak"], batch["u_strong"])
     weak, strong = (batch[name].mean(1).flatten(1) for name in ("u_weak", "u_strong"))
@@ -46,16 +43,16 @@ def test_strong_view_is_the_weak_views_crop_in_other_colours(tiny_configs):
         assert torch.corrcoef(torch.stack([one, other]))[0, 1] > 0.7
 
 
-def test_images_are_normalised(tiny_configs):
-    batches, _ = usrn_batches(tiny_configs)
+def test_images_are_normalised(finished_runs):
+    batches, _ = usrn_batches(finished_runs)
     weak = next(iter(batches))["u_weak"]
     back = weak * torch.tensor(STD).view(1, 3, 1, 1) + torch.tensor(MEAN).view(1, 3, 1, 1)
     assert back.min() >= -1e-6
     assert 0.5 < back.max() <= 1 + 1e-6
 
 
-def test_batches_say_which_images_they_hold(tiny_configs):
-    batches, _ = usrn_batches(tiny_configs, unsupervised_from=2)
+def test_batches_say_which_images_they_hold(finished_runs):
+    batches, _ = usrn_batches(finished_runs, unsupervised_from=2)
     labelled, unlabelled = (drawn_ids(loader) for loader in (batches.labelled, batches.unlabelled))
     for iteration, _ in enumerate(batches):
         expected = {"labelled": labelled[iteration]}
@@ -68,9 +65,9 @@ def drawn_ids(loader) -> list[list[str]]:
     return [[loader.dataset.samples[index].id for index, _ in batch] for batch in loader.batch_sampler]
 
 
-def test_batches_from_an_iteration_on_are_those_of_the_whole_run(tiny_configs):
-    whole, _ = usrn_batches(tiny_configs)
-    tail, _ = usrn_batches(tiny_configs, start=2)
+def test_batches_from_an_iteration_on_are_those_of_the_whole_run(finished_runs):
+    whole, _ = usrn_batches(finished_runs)
+    tail, _ = usrn_batches(finished_runs, start=2)
     for expected, found in zip(list(whole)[2:], tail, strict=True):
         assert all(torch.equal(expected[name], found[name]) for name in expected)
 
