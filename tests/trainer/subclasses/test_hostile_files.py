@@ -1,6 +1,7 @@
 """Tables, maps and features that are damaged, of another run or of other kinds."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -17,11 +18,19 @@ from utils.config import USRN
 from utils.errors import UsageError
 
 
-@pytest.fixture
-def run(tmp_path):
-    """A USRN's configuration and data, whose stage 3 is done with 4 and 1 subclasses."""
-    config, data = make_run(tmp_path, ("a", "b"))
+@pytest.fixture(scope="module")
+def subclasses(tmp_path_factory):
+    """What stage 3 makes, 4 and 1 subclasses; to be copied."""
+    config, data = make_run(tmp_path_factory.mktemp("made"), ("a", "b"))
     make_subclasses(config, data, CPU)
+    return config.subclass_dir
+
+
+@pytest.fixture
+def run(subclasses, tmp_path):
+    """A USRN's configuration and data, whose stage 3 is done."""
+    config, data = make_run(tmp_path, ("a", "b"))
+    shutil.copytree(subclasses, config.subclass_dir)
     return config.model_copy(update={"name": USRN, "experim_name": "run_usrn"}), data
 
 
