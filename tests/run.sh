@@ -21,6 +21,7 @@ case "${1:-}" in
     --slow) shift; set -- -m "not cuda" "$@" ;;
     --cuda) shift; exec .venv/bin/python -m pytest -m cuda tests/test_device.py "$@" ;;
 esac
-# One thread for each process; the tests of a file share what it has trained, so they stay together.
+# One thread for each process; the tests of a file share what it has trained, so they stay together. Files in their own
+# order: by the number of tests, as pytest-xdist would have them, those with few long tests come last, for one process.
 export OMP_NUM_THREADS=1
-exec .venv/bin/python -m pytest -n 2 --dist loadfile "$@"
+exec .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
