@@ -25,7 +25,7 @@ try() {
         said="$said$name: not tried, its packages could not be installed
 "
         code=1
-    elif ".venv-$name/bin/python" -m pytest -n 2 --dist loadfile "$@"; then
+    elif ".venv-$name/bin/python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"; then
         said="$said$name: passed
 "
     else

@@ -4,8 +4,11 @@ Nothing here has run a backward pass, after which PyTorch cannot be forked.
 """
 
 import gc
+import signal
 from importlib import import_module
 
+# Whoever needs a fork first starts the server, perhaps where interrupts are blocked, which the forks would inherit.
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 gc.disable()  # nothing that is imported is garbage
 for name in (
     "tests.conftest",
