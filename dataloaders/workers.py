@@ -25,6 +25,7 @@ _TO_DIE = 0.1  # seconds
 _TO_END = 5.0  # seconds that they have at the end of all
 _OPEN_FILES, _FEWEST_OPEN_FILES = 4096, 64
 _SHARED = "/dev/shm"
+_FULL = ("No space left on device", "unable to allocate shared memory")  # PyTorch 2.11 loses the system's own words
 _started: "weakref.WeakSet[BaseProcess]" = weakref.WeakSet()
 
 
@@ -86,7 +87,8 @@ class WatchedLoader(DataLoader):
                 f"{self.section}: too many open files. Raise the limit (ulimit -n 4096), or set "
                 f"{self.section}.num_workers lower."
             )
-        if "No space left on device" in text or any(worker.exitcode == -signal.SIGBUS for _, worker in dead):
+        full = any(words in text for words in _FULL)
+        if full or any(worker.exitcode == -signal.SIGBUS for _, worker in dead):
             _, _, free = shutil.disk_usage(_SHARED)
             raise UsageError(
                 f"{_SHARED}: too small for the data-loading processes of {self.section}; {free / 1e6:,.0f} MB are "

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -109,6 +110,13 @@ def test_too_few_open_files_are_one_message(monkeypatch):
     monkeypatch.setattr(workers.resource, "getrlimit", lambda _: (20, 40))
     with pytest.raises(UsageError, match="only 40 files may be open at a time"):
         loader()
+
+
+@pytest.mark.parametrize("words", ["No space left on device (28)", "Success (0)"], ids=["PyTorch 2.12", "PyTorch 2.11"])
+def test_full_shared_memory_is_told_by_the_words_of_each_pytorch(words):
+    text = f"unable to allocate shared memory(shm) for file </torch_1_2_3>: {words}"
+    with pytest.raises(UsageError, match="/dev/shm: too small for the data-loading processes"):
+        loader()._look_after(SimpleNamespace(_workers=[]), text)
 
 
 SMALL = ("mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", "/dev/shm")
