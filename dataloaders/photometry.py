@@ -109,13 +109,13 @@ def in_groups(images: Tensor, parameters: Tensor) -> Tensor:
     drawn = parameters.tolist()
     values = parameters.to(images.device, non_blocking=True).view(-1, 9, 1, 1, 1)
 
-    def change(chosen: list[int], operation: Callable[..., Tensor], *columns: int) -> None:
-        if chosen:
-            factors = (torch.stack([values[n, column] for n in chosen]) for column in columns)
-            for n, image in zip(
-                chosen, operation(torch.cat([done[n] for n in chosen]), *factors).split(1), strict=True
-            ):
-                done[n] = image
+    def change(chosen: list[int], operation: Callable[..., Tensor], column: int | None = None) -> None:
+        if not chosen:
+            return
+        factors = [] if column is None else [torch.stack([values[n, column] for n in chosen])]
+        changed = operation(torch.cat([done[n] for n in chosen]), *factors)
+        for n, image in zip(chosen, changed.split(1), strict=True):
+            done[n] = image
 
     change([n for n, row in enumerate(drawn) if row[0]], gaussian_blur)
     for place in range(4):

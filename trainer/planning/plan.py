@@ -10,12 +10,7 @@ from dataloaders.check import lost_classes
 from dataloaders.sets.description import SegmentationData
 from trainer.loop.assembly import make_network
 from trainer.planning.memory import available_memory, estimate_memory, size
-from trainer.planning.rehearsal import (
-    Rehearsal,
-    planned_start,
-    planned_subclasses,
-    planned_validations,
-)
+from trainer.planning.rehearsal import Rehearsal, planned_start, planned_subclasses, planned_validations
 from trainer.subclasses.table import SubclassTable
 from utils.config import BASELINE, USRN, Config
 from utils.errors import UsageError
