@@ -4,7 +4,7 @@ import math
 import os
 from pathlib import Path
 
-SPINS = "5000"
+SPINS = "20000"
 """Turns of OpenMP's waiting loop, before a thread sleeps until the others are there.
 
 GNU's OpenMP, which PyTorch brings, takes 300,000 by itself. Where other programs want the cores too, a thread then

@@ -93,6 +93,15 @@ def newton_price_step(
     return torch.where(moved * prices < 0, torch.zeros_like(moved), moved)
 
 
+def follow(prices: Tensor, moves: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Prices (k,) under which the sizes stay about what they were when the centres make these ``moves`` (k, d).
+
+    A centre that goes to the mean of its samples comes nearer to them by the square of its way, on average over their
+    squared distances: by so much its price rises, where its size is given (``low`` equal to ``high``).
+    """
+    return torch.where(low == high, prices + moves.square().sum(1), prices)
+
+
 def desired_sizes(prices: np.ndarray, counts: np.ndarray, low: np.ndarray, high: np.ndarray, n: int) -> np.ndarray:
     """Sizes that complementary slackness asks of the clusters at these prices.
 
@@ -181,11 +190,58 @@ def _shortest_paths(edges: np.ndarray, sources: np.ndarray) -> tuple[np.ndarray,
     return distance, previous
 
 
+def _hops(previous: np.ndarray, end: int) -> list[tuple[int, int]]:
+    """Pairs of neighbours on the path to ``end``, from its source on."""
+    path = [end]
+    while previous[path[-1]] >= 0:
+        path.append(int(previous[path[-1]]))
+    path.reverse()
+    return list(zip(path[:-1], path[1:], strict=True))
+
+
+def _send(
+    state: Exchange, hops: list[tuple[int, int]], amount: int, moves: np.ndarray, seen: np.ndarray, tolerance: float
+) -> int:
+    """Move up to ``amount`` samples along ``hops``, as far as each still costs what was ``seen``; how many went.
+
+    ``moves`` (k + 1, k + 1) is kept up to date; its last row and column are the hub.
+    """
+    k = hub = len(state.counts)
+    movers: dict[tuple[int, int], np.ndarray] = {}
+    for a, b in hops:
+        if b == hub:
+            amount = min(amount, int(state.high[a] - state.sizes[a]))
+        elif a == hub:
+            amount = min(amount, int(state.sizes[b] - state.low[b]))
+        elif moves[a, b] > seen[a, b] + tolerance:  # another path took the sample, or it is outside
+            return 0
+        else:
+            members = np.flatnonzero(state.labels == a)
+            extra = state.cost[members, b] - state.cost[members, a]
+            movers[a, b] = members[extra <= moves[a, b] + tolerance]
+            amount = min(amount, len(movers[a, b]))
+    if not amount:
+        return 0
+    for a, b in hops:
+        if b == hub:
+            state.sizes[a] += amount
+        elif a == hub:
+            state.sizes[b] -= amount
+        else:
+            state.labels[movers[a, b][:amount]] = b
+            state.counts[a] -= amount
+            state.counts[b] += amount
+    for cluster in {cluster for hop in hops for cluster in hop} - {hub}:
+        moves[cluster, :k] = state.cheapest_moves(cluster)
+    return amount
+
+
 def exchange(state: Exchange) -> bool:
     """Move samples along cheapest paths from clusters with too many to clusters with too few.
 
-    Successive shortest paths over the k clusters and a hub that hands out the sizes between the bounds. Samples whose
-    move costs the same go together. Exact where the start obeys complementary slackness: the labels are the cheapest
+    Successive shortest paths over the k clusters and a hub that hands out the sizes between the bounds: to every
+    cluster with too few in turn, as long as no other path took what its own needs. Samples whose move costs the same
+    go together. Exact where the start obeys complementary slackness: the labels are the cheapest
     at ``prices`` and the sizes are the :func:`desired_sizes`.
 
     Returns
@@ -218,38 +274,14 @@ def exchange(state: Exchange) -> bool:
             state.prices = prices[:k] - prices[hub]
             return True
         distance, previous = _shortest_paths(np.maximum(seen + prices - prices[:, None], 0.0), excess > 0)
-        lacking = np.flatnonzero(excess < 0)
-        end = int(lacking[distance[lacking].argmin()])
-        path = [end]
-        while previous[path[-1]] >= 0:
-            path.append(int(previous[path[-1]]))
-        path.reverse()
-        hops = list(zip(path[:-1], path[1:], strict=True))
-        if any(hub not in hop and moves[hop] > seen[hop] for hop in hops):
+        ends = np.flatnonzero((excess < 0) & np.isfinite(distance))
+        paths = [_hops(previous, int(end)) for end in ends[np.argsort(distance[ends], kind="stable")]]
+        if any(hub not in hop and moves[hop] > seen[hop] for hop in paths[0]):
             state.prices = prices[:k] - prices[hub]
             return False
-        amount = int(min(excess[path[0]], -excess[end]))
-        movers: dict[tuple[int, int], np.ndarray] = {}
-        for a, b in hops:
-            if b == hub:
-                amount = min(amount, int(state.high[a] - state.sizes[a]))
-            elif a == hub:
-                amount = min(amount, int(state.sizes[b] - state.low[b]))
-            else:
-                members = np.flatnonzero(state.labels == a)
-                extra = state.cost[members, b] - state.cost[members, a]
-                movers[a, b] = members[extra <= moves[a, b] + tolerance]
-                amount = min(amount, len(movers[a, b]))
-        for a, b in hops:
-            if b == hub:
-                state.sizes[a] += amount
-            elif a == hub:
-                state.sizes[b] -= amount
-            else:
-                state.labels[movers[a, b][:amount]] = b
-                state.counts[a] -= amount
-                state.counts[b] += amount
-        prices -= np.minimum(distance, distance[end])
-        for cluster in path:
-            if cluster != hub:
-                moves[cluster, :k] = state.cheapest_moves(cluster)
+        prices -= np.minimum(distance, distance[ends].max())  # now no hop of the paths costs anything
+        for hops in paths:
+            start, end = hops[0][0], hops[-1][1]
+            amount = _send(state, hops, int(min(excess[start], -excess[end])), moves, seen, tolerance)
+            excess[start] -= amount
+            excess[end] += amount

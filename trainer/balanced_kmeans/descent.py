@@ -16,20 +16,22 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trainer.balanced_kmeans.assignment import Exchange, desired_sizes, exchange, newton_price_step
+from trainer.balanced_kmeans.assignment import Exchange, desired_sizes, exchange, follow, newton_price_step
 from trainer.balanced_kmeans.distances import Distances, Found, squared_distances
 from trainer.balanced_kmeans.samples import Samples, all_reduce, broadcast, means
 
 OnIteration = Callable[[int, float], None]
 """Called after every iteration over all samples with its number and the inertia, about."""
 
-_BALANCED = 0.02  # share of the samples that may be too many before the centres move
-_BALANCE_PASSES = 5  # passes to get there, per iteration
+_BALANCED = 0.03  # share of the samples that may be too many before the centres move
+_BALANCE_PASSES = 4  # passes to get there, per iteration
 _PATIENCE = 2  # iterations without a gain before a large problem stops
-_SETTLE_PASSES = 24  # passes over all samples with fixed centres before the repair
-_SETTLED, _SETTLED_SAMPLES = 1e-3, 128  # share of the samples that is left to the repair, and how many at most
+_SETTLE_ITERATIONS = 3  # iterations with less excess than _BALANCED after all others
+_SETTLE_PASSES = 16  # passes over all samples with fixed centres before the repair
+_SETTLED, _SETTLED_SAMPLES = 5e-3, 256  # share of the samples that is left to the repair, and how many at most
 _RIDGE = 256.0  # prices without soft samples move no further than this many temperatures, at a caution of 1
-_REPAIR_ROWS = 2**13  # samples offered to the repair at first, about
+_CAUTION, _SETTLE_CAUTION, _MOST_CAUTION = 0.3, 0.1, 1e4  # least while centres move, least at the end, largest
+_REPAIR_ROWS = 2**14  # samples offered to the repair at first, about
 
 
 @dataclass
@@ -60,7 +62,7 @@ class Pass(NamedTuple):
 
 
 @dataclass
-class _Descent:
+class Descent:
     """Prices on their way at the centres of ``distances``, and the labels (samples here,) at these prices."""
 
     distances: Distances
@@ -69,6 +71,7 @@ class _Descent:
     low: Tensor
     high: Tensor
     labels: Tensor
+    least_caution: float = _CAUTION
     caution: float = 1.0  # weight of the curvature at the warmer temperatures, which see further, and of a ridge
 
     def look(self, prices: Tensor) -> Pass:
@@ -79,11 +82,11 @@ class _Descent:
         over = (found.counts - self.high).clamp(min=0).sum() + (self.low - found.counts).clamp(min=0).sum()
         return Pass(found, found.value + samples.scatter - bound, float(over) / samples.total)
 
-    def step(self, found: Found) -> Tensor:
-        """Prices after a step from the current ones, where ``found`` was seen."""
+    def step(self, found: Found, curvature: Tensor) -> Tensor:
+        """Prices after a step from the current ones, where ``found`` and its ``curvature`` (levels, k, k) were seen."""
         k, samples = len(self.prices), self.distances.samples
         ridge = torch.eye(k).to(self.prices) * (samples.total / (k * _RIDGE * self.temperature))
-        near, *far = self.distances.curvature(found, self.temperature)
+        near, *far = curvature
         curvature = near + self.caution * (torch.stack(far).sum(0) + ridge)
         after = newton_price_step(self.prices, found.counts, curvature, self.low, self.high)
         return broadcast(after, samples.group)
@@ -98,15 +101,44 @@ class _Descent:
         for _ in range(passes):
             if here.excess_share <= share:
                 break
-            trial = self.step(here.found)
+            if climbed:
+                curvature = self.distances.curvature(here.found, self.temperature)
+            trial = self.step(here.found, curvature)
             there = self.look(trial)
             climbed = there.dual >= here.dual
             if climbed:
                 here, self.prices = there, trial
-                self.caution = max(self.caution / 1.5, 0.1)
+                self.caution = max(self.caution / 1.5, self.least_caution)
             else:
-                self.caution = min(self.caution * 4, 1e4)
+                self.caution = min(self.caution * 4, _MOST_CAUTION)
         return here if climbed else self.look(self.prices)
+
+    def move(self) -> float:
+        """Centres to the means of their samples, and prices after them; by how much the squared distances fall."""
+        samples, centers = self.distances.samples, self.distances.centers
+        moved, size = means(samples, self.labels, centers)
+        way = moved - centers
+        self.prices = follow(self.prices, way, self.low, self.high)
+        self.distances.move(moved.to(samples.dtype))
+        return float((size * way.square()).sum())
+
+    def settle(self, done: int, problem: Problem, on_iteration: OnIteration | None = None) -> int:
+        """A few more iterations, of better balance, then prices, so that few samples are left to :func:`repair`.
+
+        Returned are the iterations now, after the ``done`` ones.
+        """
+        share = min(_SETTLED, _SETTLED_SAMPLES / problem.total)
+        self.least_caution = _SETTLE_CAUTION
+        for iteration in range(done + 1, min(done + _SETTLE_ITERATIONS, problem.max_iter) + 1):
+            value = self.balance(_BALANCE_PASSES, share).dual
+            gain = self.move()
+            done = iteration
+            if on_iteration is not None:
+                on_iteration(iteration, value)
+            if gain <= problem.tol * value:
+                break
+        self.balance(_SETTLE_PASSES, share)
+        return done
 
 
 def lloyd(
@@ -116,25 +148,21 @@ def lloyd(
     temperature: float,
     problem: Problem,
     on_iteration: OnIteration | None = None,
-) -> tuple[Tensor, Distances, Tensor, int]:
-    """Iterations over all samples that move prices towards balance, then centres to the means; in the end prices only.
+) -> tuple[Descent, int]:
+    """Iterations over all samples that move prices towards balance, then centres to the means.
 
     Returns
     -------
-    labels, distances, prices, iterations
-        Labels of the samples here, distances to the last centres, prices, iterations. The sizes are close to their
-        bounds, not inside.
+    descent, iterations
+        The last centres, prices that suit them, and labels from before the centres moved; the number of iterations.
     """
     low, high = problem.soft_bounds(samples.total, prices.double())
     labels = torch.zeros(samples.size, dtype=torch.int64, device=samples.device)
-    distances = Distances(samples, centers)
-    descent = _Descent(distances, prices.double(), temperature, low, high, labels)
+    descent = Descent(Distances(samples, centers), prices.double(), temperature, low, high, labels)
     best, stale = np.inf, 0
     for iteration in range(1, problem.max_iter + 1):  # noqa: B007
         _, value, excess = descent.balance(_BALANCE_PASSES, _BALANCED)
-        moved, size = means(samples, labels, distances.centers)
-        gain = float((size * (moved - distances.centers).square()).sum())  # by this much the squared distances fall
-        distances.move(moved.to(samples.dtype))
+        gain = descent.move()
         if excess <= _BALANCED:  # elsewhere the value is far below the inertia
             stale = 0 if value < best * (1 - problem.tol) else stale + 1
             best = min(best, value)
@@ -142,8 +170,7 @@ def lloyd(
             on_iteration(iteration, value)
         if gain <= problem.tol * value or stale == _PATIENCE:
             break
-    descent.balance(_SETTLE_PASSES, min(_SETTLED, _SETTLED_SAMPLES / samples.total))
-    return labels, distances, descent.prices, iteration
+    return descent, iteration
 
 
 def fit_exact(
@@ -160,8 +187,8 @@ def fit_exact(
     if problem.max_iter > 1:
         samples = Samples(x, x.device, None)
         rough = replace(problem, max_iter=problem.max_iter - 1)
-        _, distances, prices, before = lloyd(samples, centers - samples.mean, prices, temperature, rough, on_iteration)
-        centers = distances.centers + samples.mean
+        descent, before = lloyd(samples, centers - samples.mean, prices, temperature, rough, on_iteration)
+        centers, prices = descent.distances.centers + samples.mean, descent.prices
     x, centers = x.double(), centers.double()
     inertia = np.inf
     support = prices.double().numpy()

@@ -17,6 +17,7 @@ _ROOM = 2**29  # bytes of distances that a process keeps
 _WARMER = (1.0, 8.0, 64.0)  # multiples of the temperature at which the curvature is measured
 _SPARSE = 8  # the curvature is measured on one sample in so many ...
 _FEW, _FEW_PER_CLUSTER, _MANY = 2048, 16, 2**14  # ... but on at least (the larger) and at most so many
+_SPARSER = 4  # ... and at the warmer temperatures on one in so many of these, where they are not fewer than _FEW
 
 
 class Found(NamedTuple):
@@ -64,6 +65,8 @@ class Distances:
             self.kept = torch.empty(samples.size, k, dtype=samples.dtype, device=samples.device)
         few = max(_FEW, _FEW_PER_CLUSTER * k)
         self.sparse = max(1, min(_SPARSE, samples.total // few), samples.total // _MANY)
+        self._sparser = _SPARSER if samples.total // self.sparse >= _FEW else 1
+        self._first = (-samples.start // self.sparse) % self._sparser  # the same ones on any number of processes, too
         self.move(centers)
 
     def move(self, centers: Tensor) -> None:
@@ -111,10 +114,11 @@ class Distances:
     def curvature(self, found: Found, temperature: float) -> Tensor:
         """(levels, k, k) of the dual where ``found`` was seen, smoothed at multiples of a temperature."""
         k = len(found.counts)
-        curvature = found.counts.new_zeros(len(_WARMER), k, k)
-        for level, factor in enumerate(_WARMER):
-            share, _ = shares(found.extra.clone(), factor * temperature)
-            curvature[level] = (torch.diag(share.sum(0)) - share.T @ share) / (factor * temperature)
-        packed = torch.cat([curvature.flatten(), curvature.new_full((1,), len(found.extra))])
-        curvature, seen = all_reduce(packed, self.samples.group).split([curvature.numel(), 1])
-        return curvature.view(-1, k, k) * (self.samples.total / seen.clamp(min=1))
+        packed = found.counts.new_zeros(len(_WARMER), k * k + 1)
+        for level, factor in zip(packed, _WARMER, strict=True):
+            extra = found.extra if factor == 1 else found.extra[self._first :: self._sparser]
+            share, _ = shares(extra.clone(), factor * temperature)
+            level[:-1] = ((torch.diag(share.sum(0)) - share.T @ share) / (factor * temperature)).flatten()
+            level[-1] = len(extra)
+        curvature, seen = all_reduce(packed, self.samples.group).split([k * k, 1], dim=1)
+        return (curvature * (self.samples.total / seen.clamp(min=1))).view(-1, k, k)

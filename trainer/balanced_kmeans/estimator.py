@@ -229,14 +229,14 @@ class BalancedKMeans(ClusterMixin, BaseEstimator):
                     break
                 chosen = np.sort(rng.choice(n, size, replace=False))
                 middle = Samples(samples.everywhere(torch.from_numpy(chosen)), samples.device, None)
-                _, distances, prices, _ = lloyd(middle, centers - middle.mean, prices, temperature, rough)
-                centers = distances.centers + middle.mean
+                descent, _ = lloyd(middle, centers - middle.mean, prices, temperature, rough)
+                centers, prices = descent.distances.centers + middle.mean, descent.prices
             centers, prices = broadcast(centers, group), broadcast(prices, group)
-            labels, distances, prices, self.n_iter_ = lloyd(
-                samples, centers, prices, temperature, problem, on_iteration
-            )
-            repair(distances, prices, labels, problem)
-            centers, _ = means(samples, labels, distances.centers)
+            descent, iterations = lloyd(samples, centers, prices, temperature, problem, on_iteration)
+            self.n_iter_ = descent.settle(iterations, problem, on_iteration)
+            labels = descent.labels
+            repair(descent.distances, descent.prices, labels, problem)
+            centers, _ = means(samples, labels, descent.distances.centers)
             error = inertia(samples, labels, centers)
         self.labels_ = labels.cpu().numpy().astype(np.int32)
         kind = torch.float64 if samples.dtype == torch.float64 else torch.float32

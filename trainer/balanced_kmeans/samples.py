@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_ROOM = 2**28  # bytes of centred samples that a process keeps
+
 
 def all_reduce(
     tensor: Tensor, group: dist.ProcessGroup | None, op: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM
@@ -53,6 +55,8 @@ class Samples:
         Sum of squared distances to it.
     """
 
+    _centred: Tensor | None = None  # all of them, where they fit
+
     def __init__(self, X: np.ndarray | Tensor, device: torch.device, group: dist.ProcessGroup | None) -> None:
         self.data = as_tensor(X)
         self.device, self.group = device, group
@@ -74,12 +78,20 @@ class Samples:
             moment += x.double().sum(0)
         self.mean = (all_reduce(moment, group) / self.total).to(self.dtype)
         scatter = torch.zeros((), dtype=torch.float64, device=device)
-        for _, x in self.blocks():
+        kept = None
+        if self.data.numel() * self.dtype.itemsize <= _ROOM:
+            kept = torch.empty(self.data.shape, dtype=self.dtype, device=device)
+        for part, x in self.blocks():
             scatter += x.square().sum(1).sum(dtype=torch.float64)
+            if kept is not None:
+                kept[part] = x
+        self._centred = kept
         self.scatter = float(all_reduce(scatter, group))
 
     def take(self, index: slice | Tensor) -> Tensor:
-        """(b, d) centred samples of these positions."""
+        """(b, d) centred samples of these positions; read only."""
+        if self._centred is not None:
+            return self._centred[index]
         if isinstance(index, Tensor):
             index = index.to(self.data.device)
         return self.data[index].to(self.device, self.dtype) - self.mean

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.balanced_kmeans.assignment import newton_price_step, soft_price_step
+from trainer.balanced_kmeans.assignment import follow, newton_price_step, soft_price_step
 from trainer.balanced_kmeans.distances import shares, squared_distances
 
+_WARM, _COLD, _STEPS = 1.5, 0.05, 12  # temperatures, in units of the gap, and how many of them
 _COOLING = 0.6  # the temperature falls no faster than this from step to step
 _SOFT_PASSES, _SOFT_SHARE = 3, 0.1  # to balance softly at every temperature, and how well
 _LAST_PASSES, _LAST_SHARE = 30, 0.02  # the same at the last
@@ -85,9 +86,7 @@ def _soft_balance(
     return prices, soft, value, damping
 
 
-def anneal(
-    x: Tensor, centers: Tensor, low: Tensor, high: Tensor, steps: int = 16
-) -> tuple[Tensor, Tensor, float, float]:
+def anneal(x: Tensor, centers: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, float, float]:
     """Soft balanced k-means from a high to a low temperature, in units of the median gap between best and second.
 
     Parameters
@@ -110,7 +109,8 @@ def anneal(
     """
     prices = torch.zeros_like(low)
     temperature, damping, value = np.inf, 1.0, 0.0
-    for factor in np.geomspace(3.0, 0.1, steps).tolist():
+    factors = np.geomspace(_WARM, _COLD, _STEPS).tolist()
+    for factor in factors:
         cost = squared_distances(x, centers)
         gap = 0.0
         if len(centers) > 1:
@@ -121,8 +121,9 @@ def anneal(
             wanted = min(max(wanted, _COOLING * temperature), temperature)
         floor = 1e-6 * float(cost.mean())  # many equal samples: no gap to measure
         temperature = max(wanted, floor, torch.finfo(x.dtype).tiny)
-        passes, share = (_LAST_PASSES, _LAST_SHARE) if factor == 0.1 else (_SOFT_PASSES, _SOFT_SHARE)
+        passes, share = (_LAST_PASSES, _LAST_SHARE) if factor == factors[-1] else (_SOFT_PASSES, _SOFT_SHARE)
         prices, soft, value, damping = _soft_balance(cost, prices, temperature, low, high, passes, share, damping)
         size = soft.sum(0)[:, None]
-        centers = torch.where(size > 1e-3, soft.T @ x / size.clamp(min=1e-3), centers)
+        moved = torch.where(size > 1e-3, soft.T @ x / size.clamp(min=1e-3), centers)
+        prices, centers = follow(prices, moved - centers, low, high), moved
     return centers, prices, temperature, value
