@@ -16,6 +16,7 @@ STYLES = ("s5", "s1", "s2", "s3", "s4")
 def study_page(contents: dict[str, Any]) -> str:
     """The page of ``study.json``'s contents."""
     headline = f'<p class="score">{escape(contents["question"])}</p>'
+    headline += "".join(f"<p>{escape(line)}</p>" for line in contents.get("recommendation", ()))
     bodies = {"Mean IoU": _dots(contents, "mean"), "Differences": _differences(contents)}
     bodies["Classes"] = "".join(
         f"<h3>{escape(name)}</h3>{_dots(contents, name)}"

@@ -68,9 +68,8 @@ def run_study(
         make_ready(mine[0].config)  # once, before several want it
     finished = runner.run()
     contents = collect(path, study, runs)
+    contents["recommendation"] = recommendation_of_folds(study, runs, contents)
     _write(path, contents, folder, overrides)
-    if said := model_to_use(study, runs, contents):
-        log.info("\n" + "\n".join(said))
     if not finished:
         raise Stopped
     if runner.failed:
@@ -97,7 +96,7 @@ def _plan(runs: list[Run], todo: dict[str, Job], jobs: int) -> None:
     )
 
 
-def model_to_use(study: Study, runs: dict[Part, dict[str, Run]], contents: dict[str, Any]) -> list[str]:
+def recommendation_of_folds(study: Study, runs: dict[Part, dict[str, Run]], contents: dict[str, Any]) -> list[str]:
     """What the end of a study over folds says: the best variant, how sure that is, and a model of it with its command.
 
     Empty for a study without folds, and while a seed of one of its variants is without scores. The model is that of
@@ -135,7 +134,8 @@ def _write(path: Path, contents: dict[str, Any], folder: Path, overrides: tuple[
     contents["command"] = f"python3 main.py --study {path}{options}"
     contents["machine"] = f"{cores()} cores, {platform.machine()}"
     notes = " ".join(interval_notes(contents))
-    table = "\n\n".join(filter(None, (text_table(contents), notes, quality_text(contents))))
+    recommendation = "\n".join(contents["recommendation"])
+    table = "\n\n".join(filter(None, (text_table(contents), notes, quality_text(contents), recommendation)))
     text = json.dumps(contents, indent=1)
     text = re.sub(r"\[\s+([-\d.,\s]+?)\s+\]", lambda numbers: f"[{' '.join(numbers[1].split())}]", text)  # on one line
     write_whole(folder / "study.json", text + "\n")

@@ -14,7 +14,7 @@ from trainer.evaluation.statistics import mean_iou_of
 from trainer.studies.description import Run, read_study, runs_of_seed
 from trainer.studies.page import study_page
 from trainer.studies.runner import jobs_of
-from trainer.studies.study import model_to_use
+from trainer.studies.study import recommendation_of_folds
 from trainer.studies.table import collect, text_table
 from utils.config_file import load_config
 
@@ -78,7 +78,9 @@ def test_folds_are_disjoint_and_cover_the_images_with_masks_which_the_table_pool
     assert contents["differences"]["USRN"]["mean"]["mean"] == means["USRN"] - means["baseline"]
     assert "| folds, their images pooled" in text_table(contents)
 
-    recommended, model, use_it = model_to_use(study, runs, contents)
+    recommended, model, use_it = recommendation_of_folds(study, runs, contents)
+    page = study_page({**contents, "recommendation": [recommended, model, use_it]})
+    assert "<p>recommended: USRN, the best over the images of all folds" in page
     assert recommended.startswith("recommended: USRN, the best over the images of all folds")
     assert "95 % interval over 7 images: more than chance" in recommended
     best = runs[study.parts[0]]["USRN"].config.run_dir / "best_model.pth"
@@ -112,7 +114,7 @@ def test_fold_that_is_not_evaluated_leaves_its_seed_out_of_the_table(monkeypatch
     assert contents["differences"] == {}
     assert contents["groups"].keys() == {"rare", "medium"}  # two classes make no three groups
     assert "<h3>frequent" not in study_page(contents)
-    assert model_to_use(study, runs, contents) == []
+    assert recommendation_of_folds(study, runs, contents) == []
 
 
 def test_description_with_folds_is_given_again_and_a_split_without_takes_the_study_away():
