@@ -14,6 +14,7 @@ from models import build_network
 from tests.conftest import ROOT
 from tests.trainer.runs import history, run_apart
 from trainer.evaluation.evaluate import evaluate
+from trainer.loop.assembly import distribute
 from trainer.methods.usrn import USRNStep
 from trainer.prediction.whole_image import WholeImages, whole_image_loader
 from utils.config_file import load_config
@@ -44,6 +45,19 @@ def save_gradients(folder, device) -> None:
         torch.save([parameter.grad for parameter in step.parameters()], folder / f"gradients{world_size()}.pt")
 
 
+def save_gradients_of_the_same_batch(folder, device) -> None:
+    """Of two passes one after another, in which nothing changes."""
+    step = USRNStep(network(), torch.tensor([0, 0, 1, 1, 2, 2, 3, 3, 3]), pos_thresh_value=0.2).eval()
+    module = distribute(step, device)
+    batch = {name: value[2 * rank() : 2 * rank() + 2] for name, value in total_batch().items()}
+    found = []
+    for _ in range(2):
+        module(**batch)["total"].backward()
+        found.append([parameter.grad for parameter in step.parameters()])
+        module.zero_grad()
+    torch.save(found, folder / f"passes{rank()}.pt")
+
+
 def save_scores(config_file, folder, device) -> None:
     config = load_config(config_file)
     data = open_data(config)
@@ -60,6 +74,14 @@ def test_gradients_of_two_processes_are_those_of_one_on_the_total_batch(tmp_path
     assert sum(gradient.abs().sum() for gradient in one if gradient is not None) > 0
     for left, right in zip(one, two, strict=True):
         torch.testing.assert_close(left, right, atol=1e-6, rtol=1e-5)
+
+
+def test_gradients_of_three_processes_are_the_same_in_their_first_pass_to_the_last_bit(tmp_path):
+    assert run_apart(save_gradients_of_the_same_batch, tmp_path, processes=3) == []
+    for number in range(3):
+        first, second = torch.load(tmp_path / f"passes{number}.pt")
+        assert sum(gradient.abs().sum() for gradient in first if gradient is not None) > 0
+        assert all(torch.equal(left, right) for left, right in zip(first, second, strict=True) if left is not None)
 
 
 def test_validation_gives_the_same_counts_on_any_number_of_processes(tiny_configs, tmp_path):

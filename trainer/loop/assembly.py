@@ -178,4 +178,24 @@ def distribute(step: nn.Module, device: torch.device) -> nn.Module:
     if not torch.distributed.is_initialized():
         return step
     ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(synchronise_batch_norm(step), device_ids=ids, broadcast_buffers=False)
+    together = DistributedDataParallel(synchronise_batch_norm(step), device_ids=ids, broadcast_buffers=False)
+    _group_gradients(together)
+    return together
+
+
+def _group_gradients(together: DistributedDataParallel) -> None:
+    """Let the order in which gradients are added up over processes be the same in the first iteration as in all others.
+
+    After a process's first backward pass, gradients are grouped anew by the order in which they came, and three numbers
+    have another sum in another order: a run that went on would not be the unbroken one to the last bit. So the first
+    pass is one of no use, which is the same wherever a run goes on.
+    """
+    attributes = vars(together.module)
+    kept = {name: attributes.pop(name) for name in ("forward",) if name in attributes}  # a compiled step's
+    parameters = [parameter for parameter in together.parameters() if parameter.requires_grad]
+    attributes["forward"] = lambda: sum(parameter.sum() for parameter in parameters)
+    together().backward()
+    del attributes["forward"]
+    attributes.update(kept)
+    for parameter in parameters:
+        parameter.grad = None
