@@ -191,11 +191,13 @@ def _group_gradients(together: DistributedDataParallel) -> None:
     pass is one of no use, which is the same wherever a run goes on.
     """
     attributes = vars(together.module)
-    kept = {name: attributes.pop(name) for name in ("forward",) if name in attributes}  # a compiled step's
+    compiled = attributes.get("forward")
     parameters = [parameter for parameter in together.parameters() if parameter.requires_grad]
-    attributes["forward"] = lambda: sum(parameter.sum() for parameter in parameters)
-    together().backward()
-    del attributes["forward"]
-    attributes.update(kept)
+    attributes["forward"] = lambda zero: zero * sum(parameter.sum() for parameter in parameters)
+    together(parameters[0].new_zeros(())).backward()
+    if compiled is None:
+        del attributes["forward"]
+    else:
+        attributes["forward"] = compiled
     for parameter in parameters:
         parameter.grad = None
