@@ -118,7 +118,7 @@ class Descent:
         samples, centers = self.distances.samples, self.distances.centers
         moved, size = means(samples, self.labels, centers)
         way = moved - centers
-        self.prices = follow(self.prices, way, self.low, self.high)
+        self.prices = broadcast(follow(self.prices, way, self.low, self.high), samples.group)
         self.distances.move(moved.to(samples.dtype))
         return float((size * way.square()).sum())
 

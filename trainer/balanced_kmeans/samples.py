@@ -55,7 +55,7 @@ class Samples:
         Sum of squared distances to it.
     """
 
-    _centred: Tensor | None = None  # all of them, where they fit
+    _is_centred = False  # whether ``data`` is what blocks are made of, as floats, less the mean
 
     def __init__(self, X: np.ndarray | Tensor, device: torch.device, group: dist.ProcessGroup | None) -> None:
         self.data = as_tensor(X)
@@ -85,13 +85,14 @@ class Samples:
             scatter += x.square().sum(1).sum(dtype=torch.float64)
             if kept is not None:
                 kept[part] = x
-        self._centred = kept
+        if kept is not None:
+            self.data, self._is_centred = kept, True
         self.scatter = float(all_reduce(scatter, group))
 
     def take(self, index: slice | Tensor) -> Tensor:
         """(b, d) centred samples of these positions; read only."""
-        if self._centred is not None:
-            return self._centred[index]
+        if self._is_centred:
+            return self.data[index]
         if isinstance(index, Tensor):
             index = index.to(self.data.device)
         return self.data[index].to(self.device, self.dtype) - self.mean

@@ -9,7 +9,7 @@ from torch import Tensor
 from trainer.balanced_kmeans.assignment import follow, newton_price_step, soft_price_step
 from trainer.balanced_kmeans.distances import shares, squared_distances
 
-_WARM, _COLD, _STEPS = 1.5, 0.05, 12  # temperatures, in units of the gap, and how many of them
+_WARM, _COLD, _STEPS = 2.0, 0.05, 14  # temperatures, in units of the gap, and how many of them
 _COOLING = 0.6  # the temperature falls no faster than this from step to step
 _SOFT_PASSES, _SOFT_SHARE = 3, 0.1  # to balance softly at every temperature, and how well
 _LAST_PASSES, _LAST_SHARE = 30, 0.02  # the same at the last
@@ -116,7 +116,7 @@ def anneal(x: Tensor, centers: Tensor, low: Tensor, high: Tensor) -> tuple[Tenso
         if len(centers) > 1:
             paid = cost[:: 1 + len(cost) // 1024] + prices
             least, nearest = paid.min(1)
-            second = paid.scatter_(1, nearest[:, None], torch.inf).amin(1)  # topk takes ten times as long
+            second = paid.scatter_(1, nearest[:, None], torch.inf).amin(1)  # topk takes several times as long
             gap = float((second - least).median())
         wanted = factor * gap
         if temperature < np.inf:  # a gap is small, too, while centres share a place: cool slowly, never heat
