@@ -26,7 +26,7 @@ OnIteration = Callable[[int, float], None]
 _BALANCED = 0.03  # share of the samples that may be too many before the centres move
 _BALANCE_PASSES = 4  # passes to get there, per iteration
 _PATIENCE = 2  # iterations without a gain before a large problem stops
-_SETTLE_ITERATIONS = 3  # iterations with less excess than _BALANCED after all others
+_SETTLE_ITERATIONS = 8  # iterations with less excess than _BALANCED, at most, after all others
 _SETTLE_PASSES = 16  # passes over all samples with fixed centres before the repair
 _SETTLED, _SETTLED_SAMPLES = 5e-3, 256  # share of the samples that is left to the repair, and how many at most
 _RIDGE = 256.0  # prices without soft samples move no further than this many temperatures, at a caution of 1
@@ -123,7 +123,7 @@ class Descent:
         return float((size * way.square()).sum())
 
     def settle(self, done: int, problem: Problem, on_iteration: OnIteration | None = None) -> int:
-        """A few more iterations, of better balance, then prices, so that few samples are left to :func:`repair`.
+        """More iterations, of better balance, then prices, so that few samples are left to :func:`repair`.
 
         Returned are the iterations now, after the ``done`` ones.
         """

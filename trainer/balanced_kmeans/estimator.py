@@ -34,8 +34,8 @@ class BalancedKMeans(ClusterMixin, BaseEstimator):
     """k-means whose clusters all have floor(n / k) or ceil(n / k) samples, or sizes inside given bounds.
 
     It minimises the sum of squared distances to the cluster means under bounds on the sizes, whatever the data
-    (equal samples and constant features included). Of samples that take more than 256 MB as float32, blocks are converted
-    as they are read, so that a memory map of float16 takes no more memory than the map.
+    (equal samples and constant features included). Of samples that take more than 256 MB as float32, blocks are
+    converted as they are read, so that a memory map of float16 takes no more memory than the map.
 
     Parameters
     ----------
