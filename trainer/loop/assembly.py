@@ -188,7 +188,8 @@ def _group_gradients(together: DistributedDataParallel) -> None:
 
     After a process's first backward pass, gradients are grouped anew by the order in which they came, and three numbers
     have another sum in another order: a run that went on would not be the unbroken one to the last bit. So the first
-    pass is one of no use, which is the same wherever a run goes on.
+    pass is one of no use, which is the same wherever a run goes on. It groups them by the reverse of the network's
+    order, which is about the order in which they come.
     """
     attributes = vars(together.module)
     compiled = attributes.get("forward")
