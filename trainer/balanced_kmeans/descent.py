@@ -28,7 +28,7 @@ _BALANCE_PASSES = 4  # passes to get there, per iteration
 _PATIENCE = 2  # iterations without a gain before a large problem stops
 _SETTLE_ITERATIONS = 8  # iterations with less excess than _BALANCED, at most, after all others
 _SETTLE_PASSES = 16  # passes over all samples with fixed centres before the repair
-_SETTLED, _SETTLED_SAMPLES = 5e-3, 256  # share of the samples that is left to the repair, and how many at most
+_SETTLED, _SETTLED_SAMPLES = 5e-3, 256  # share of the samples that is left to the repair, and how many, at most
 _RIDGE = 256.0  # prices without soft samples move no further than this many temperatures, at a caution of 1
 _CAUTION, _SETTLE_CAUTION, _MOST_CAUTION = 0.3, 0.1, 1e4  # least while centres move, least at the end, largest
 _REPAIR_ROWS = 2**14  # samples offered to the repair at first, about
@@ -122,6 +122,14 @@ class Descent:
         self.distances.move(moved.to(samples.dtype))
         return float((size * way.square()).sum())
 
+    def iterate(self, number: int, share: float, on_iteration: OnIteration | None) -> tuple[Pass, float]:
+        """Prices towards an excess of ``share``, then centres to the means: the last pass, and what the move gained."""
+        here = self.balance(_BALANCE_PASSES, share)
+        gain = self.move()
+        if on_iteration is not None:
+            on_iteration(number, here.dual)
+        return here, gain
+
     def settle(self, done: int, problem: Problem, on_iteration: OnIteration | None = None) -> int:
         """More iterations, of better balance, then prices, so that few samples are left to :func:`repair`.
 
@@ -130,12 +138,9 @@ class Descent:
         share = min(_SETTLED, _SETTLED_SAMPLES / problem.total)
         self.least_caution = _SETTLE_CAUTION
         for iteration in range(done + 1, min(done + _SETTLE_ITERATIONS, problem.max_iter) + 1):
-            value = self.balance(_BALANCE_PASSES, share).dual
-            gain = self.move()
+            here, gain = self.iterate(iteration, share, on_iteration)
             done = iteration
-            if on_iteration is not None:
-                on_iteration(iteration, value)
-            if gain <= problem.tol * value:
+            if gain <= problem.tol * here.dual:
                 break
         self.balance(_SETTLE_PASSES, share)
         return done
@@ -161,14 +166,11 @@ def lloyd(
     descent = Descent(Distances(samples, centers), prices.double(), temperature, low, high, labels)
     best, stale = np.inf, 0
     for iteration in range(1, problem.max_iter + 1):  # noqa: B007
-        _, value, excess = descent.balance(_BALANCE_PASSES, _BALANCED)
-        gain = descent.move()
-        if excess <= _BALANCED:  # elsewhere the value is far below the inertia
-            stale = 0 if value < best * (1 - problem.tol) else stale + 1
-            best = min(best, value)
-        if on_iteration is not None:
-            on_iteration(iteration, value)
-        if gain <= problem.tol * value or stale == _PATIENCE:
+        here, gain = descent.iterate(iteration, _BALANCED, on_iteration)
+        if here.excess_share <= _BALANCED:  # elsewhere the value is far below the inertia
+            stale = 0 if here.dual < best * (1 - problem.tol) else stale + 1
+            best = min(best, here.dual)
+        if gain <= problem.tol * here.dual or stale == _PATIENCE:
             break
     return descent, iteration
 
