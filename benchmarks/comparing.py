@@ -36,10 +36,11 @@ def start(options: argparse.Namespace) -> torch.device:
 
 
 def make_data(root: Path, n_train: int, n_val: int, size: tuple[int, int], crop: int, batch: int, workers: int,
-              precision: str, compile: bool = False, **model: int) -> Config:  # fmt: skip
+              precision: str, execution: dict[str, bool] | None = None, **model: int) -> Config:  # fmt: skip
     """Write a data set of VOC's 21 classes and 177 subclasses below ``root``; a run's configuration on it.
 
     Images are JPEGs of ``size`` (height, width), all of ``n_train`` with masks; half of them are labelled.
+    ``execution``: settings of ``trainer``.
     """
     rng = np.random.default_rng(0)
     voc, maps = root / "VOCdevkit" / "VOC2012", root / "saved" / "speed_baseline" / "label_subcls_balanced_kmeans"
@@ -81,19 +82,19 @@ def make_data(root: Path, n_train: int, n_val: int, size: tuple[int, int], crop:
                 "save_dir": f"{root}/saved",
                 "log_dir": f"{root}/saved",
                 "precision": precision,
-                "compile": compile,
                 "tensorboardX": False,
+                **(execution or {}),
             },
         }
     )
 
 
-def in_turn(ways: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> list[Row]:
-    """Time each way ``rounds`` times, one after the other, after one round of warming up: medians in seconds.
+def in_turn(ways: dict[str, Callable[[], object]], rounds: int, device: torch.device, calls: int = 1) -> list[Row]:
+    """Time each way ``rounds`` times, one after the other, after one round of warming up: medians in seconds of a call.
 
-    Beside the wall time there is the processor time of all threads, which depends less on what else the machine does;
-    on a GPU, the memory that a round takes above what is held between rounds (networks, momentum).
-    Ratios are those of the first way to each.
+    A round is so many ``calls``, at whose end a GPU is waited for. Beside the wall time there is the processor time of
+    all threads, which depends less on what else the machine does; on a GPU, the most memory that a round took above
+    what was held before it (networks, momentum). Ratios are those of the first way to each.
     """
     wall: dict[str, list[float]] = {name: [] for name in ways}
     processor: dict[str, list[float]] = {name: [] for name in ways}
@@ -105,13 +106,14 @@ def in_turn(ways: dict[str, Callable[[], object]], rounds: int, device: torch.de
                 torch.cuda.reset_peak_memory_stats()
                 held = torch.cuda.memory_allocated()
             seconds, of_processor = time.perf_counter(), time.process_time()
-            way()
+            for _ in range(calls):
+                way()
             if device.type == "cuda":
                 torch.cuda.synchronize()
-                peak[name] = torch.cuda.max_memory_allocated() - held
+                peak[name] = max(peak.get(name, 0), torch.cuda.max_memory_allocated() - held)
             if turn:
-                wall[name].append(time.perf_counter() - seconds)
-                processor[name].append(time.process_time() - of_processor)
+                wall[name].append((time.perf_counter() - seconds) / calls)
+                processor[name].append((time.process_time() - of_processor) / calls)
     rows = []
     for name in ways:
         row = {"way": name, "wall_s": statistics.median(wall[name])}

@@ -192,7 +192,7 @@ class Config(Section):
 _PATHS = {"save_dir", "log_dir", "data_dir", "label_subcls"}
 _WITHOUT_EFFECT = _PATHS | {
     "num_workers", "save_period", "save_minutes", "max_bad_steps", "log_per_iter", "tensorboardX", "predict",
-    "on_bad_sample", "cache_gb",
+    "on_bad_sample", "cache_gb", "cuda_graph",
 }  # fmt: skip
 
 

@@ -198,6 +198,11 @@ class TrainerConfig(Section):
         "sees the parts",
     )
     compile: bool = Field(False, description="compile the training step with torch.compile; plain where that fails")
+    cuda_graph: bool = Field(
+        True,
+        description="on one GPU and not compiled, record forward and backward pass as a CUDA graph and replay it: the "
+        "same to the last bit, in less time of the host; plain where that fails",
+    )
     deterministic: bool = Field(
         False,
         description="on a GPU, only operations that give the same bits in every run, so that a run that goes on is the "

@@ -77,12 +77,15 @@ def load_baseline(network: Segmentor, path: Path, classes: tuple[str, ...]) -> N
 
 
 def make_step(
-    config: Config, network: Segmentor, subclasses: SubclassTable | None, data: SegmentationData
+    config: Config, network: Segmentor, subclasses: SubclassTable | None, data: SegmentationData, device: torch.device
 ) -> nn.Module:
-    """The training step of the configuration's method, under the shared settings where it has any."""
+    """The training step of the configuration's method, under the shared settings where it has any, on its device."""
     step = _step_of_method(config, network, subclasses, supervised_loss(config, data))
     teacher = config.model.teacher == "ema"
-    return SharedStep(step, teacher=teacher) if teacher or config.marks_padding else step
+    step = (SharedStep(step, teacher=teacher) if teacher or config.marks_padding else step).to(device)
+    if device.type == "cpu":
+        return step
+    return step.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in PyTorch's stubs
 
 
 def _step_of_method(

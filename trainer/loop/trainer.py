@@ -9,14 +9,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dataloaders.sets.description import SegmentationData
-from models.execution import autocast, be_repeatable, choose_precision, compile_forward, tuned_convolutions
+from models.execution import be_repeatable, compile_forward, tuned_convolutions
 from trainer.evaluation.evaluate import evaluate, percent
 from trainer.loop import resume
 from trainer.loop.assembly import describe, distribute, load_pretrained, make_network, make_optimizer, make_step
 from trainer.loop.batches import TrainingBatches
 from trainer.loop.board import Board
+from trainer.loop.graph import RecordedPass, can_be_recorded
 from trainer.loop.guard import StepGuard
-from trainer.loop.iteration import forward_and_backward, seed_dropout, set_learning_rates
+from trainer.loop.iteration import begin_iteration, forward_and_backward, mixed_precision
 from trainer.loop.resume import Origin
 from trainer.loop.tally import Tally
 from trainer.methods.shared import SharedStep
@@ -63,14 +64,10 @@ class Trainer:
         self.network = make_network(config, self.n_classes, subclasses.n_subclasses if subclasses else None)
         if origin is None:
             load_pretrained(self.network, config, config.baseline_dir / resume.BEST, data.classes)
-        step = make_step(config, self.network, subclasses, data).to(device)
+        step = make_step(config, self.network, subclasses, data, device)
         self.teacher = step.teacher if isinstance(step, SharedStep) else None
         self.evaluated = self.network if self.teacher is None else self.teacher.network
-        if device.type == "cuda":
-            step = step.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in PyTorch's stubs
-        precision = choose_precision(config.trainer.precision, device)
-        self.autocast = autocast(precision, device)
-        self.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**10, enabled=precision == "fp16")
+        self.autocast, self.scaler = mixed_precision(config.trainer.precision, device)
         self.optimizer = make_optimizer(config, self.network)
         if origin is not None:
             self._resume(origin)
@@ -78,6 +75,7 @@ class Trainer:
         if config.trainer.compile:
             compile_forward(step)
         self.step = distribute(step, device)
+        self.both_passes = RecordedPass(self._both_passes, self.network.parameters(), can_be_recorded(config, device))
 
         self.batches = TrainingBatches(
             config,
@@ -163,12 +161,10 @@ class Trainer:
 
     def _iterate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One step of the optimiser; what the training step reports."""
-        set_learning_rates(self.optimizer, self.schedule.lr_factor(self.iteration))
-        seed_dropout(self.config.random_seed, self.iteration)
+        begin_iteration(self.optimizer, self.schedule, self.config.random_seed, self.iteration)
         self.guard.before_forward()
-        self.optimizer.zero_grad(set_to_none=True)
         with tuned_convolutions():
-            out = forward_and_backward(self.step, batch, self.config.trainer.accumulate, self.autocast, self.scaler)
+            out = self.both_passes(batch)
         self.scaler.unscale_(self.optimizer)
         good = self.guard.step(out["total"], self.iteration, self.batches.ids)
         self.scaler.update()
@@ -176,6 +172,9 @@ class Trainer:
             self.teacher.follow(self.network, self.iteration, good)
         self.tally.update(out, batch["y"], good, self.batches.hidden_target)
         return out
+
+    def _both_passes(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return forward_and_backward(self.step, batch, self.config.trainer.accumulate, self.autocast, self.scaler)
 
     def _log_scalars(self, bar: tqdm) -> None:
         self._report_bad_steps()
@@ -198,6 +197,7 @@ class Trainer:
     def _evaluate(self) -> Scores:
         """Scores on the validation images; the board keeps what is predicted of those that are shown."""
         self.board.scenes.clear()
+        self.both_passes.make_room()
         result = evaluate(
             Protocol(self.evaluated, self.device, self.config),
             self.validation,

@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from dataloaders.reading import IGNORE
 from dataloaders.sets.description import SegmentationData
 from trainer.evaluation.evaluate import evaluate
+from trainer.loop.graph import WARM_UP
 from trainer.loop.trainer import Trainer
 from trainer.prediction.protocol import Protocol
 from trainer.prediction.whole_image import whole_image_loader
@@ -166,6 +168,8 @@ def _seconds_per_iteration(trainer: Trainer) -> tuple[float, int]:
     first = _now(trainer.device) - started
     if any_process([first > TIMED_SECONDS])[0]:  # so slow that starting up does not matter
         return first, 1
+    for batch in islice(batches, WARM_UP if trainer.both_passes.possible else 0):
+        trainer._iterate(batch)
     started, timed, seconds, long = _now(trainer.device), 0, 0.0, False
     while timed < TIMED_ITERATIONS and not long and (batch := next(batches, None)) is not None:
         trainer._iterate(batch)
