@@ -19,7 +19,7 @@ sh init.sh
 case "${1:-}" in
     --style) exit 0 ;;
     --slow) shift; set -- -m "not cuda" "$@" ;;
-    --cuda) shift; exec .venv/bin/python -m pytest -m cuda tests/test_device.py "$@" ;;
+    --cuda) shift; exec .venv/bin/python -m pytest -m cuda tests/test_device.py tests/test_recorded.py "$@" ;;
 esac
 # One thread for each process; the tests of a file share what it has trained, so they stay together. Files in their own
 # order: by the number of tests, as pytest-xdist would have them, those with few long tests come last, for one process.

@@ -194,7 +194,7 @@ def _seen(output: Path) -> str:
 def _peak_memory_gb() -> float | None:
     """Of the GPU where there is one, else of this process; None where the system does not say."""
     if torch.cuda.is_initialized():
-        return round(torch.cuda.max_memory_allocated() / 1e9, 2)
+        return round(torch.cuda.max_memory_reserved() / 1e9, 2)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2) if resource else None
 
 

@@ -200,8 +200,8 @@ class TrainerConfig(Section):
     compile: bool = Field(False, description="compile the training step with torch.compile; plain where that fails")
     cuda_graph: bool = Field(
         True,
-        description="on one GPU and not compiled, record forward and backward pass as a CUDA graph and replay it: the "
-        "same to the last bit, in less time of the host; plain where that fails",
+        description="where one process trains on a GPU, not compiled: record forward and backward pass as a CUDA graph "
+        "and replay it, the same to the last bit in less time; plain where that fails",
     )
     deterministic: bool = Field(
         False,

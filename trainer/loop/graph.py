@@ -1,6 +1,8 @@
 """An iteration's forward and backward pass as one CUDA graph: the host starts it at once, not kernel by kernel."""
 
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -11,38 +13,71 @@ from utils.logger import log
 
 Batch = dict[str, Tensor]
 WARM_UP = 3  # passes of a shape that run as they are: what cuDNN tries before it chooses cannot be recorded
-_ROOM = 0.25  # of the GPU's memory, which is left to others or the recording is given up for them
+_ROOM = 0.1  # of the GPU's memory, which a recording leaves to all else or is not kept
 
 
 def can_be_recorded(config: Config, device: torch.device) -> bool:
-    """Passes on a GPU, of one process, since many exchange gradients on the way; and not compiled."""
+    """Passes on the process's GPU, of one process, since many exchange gradients on the way; and not compiled."""
     trainer = config.trainer
-    return trainer.cuda_graph and not trainer.compile and device.type == "cuda" and not dist.is_initialized()
+    if not trainer.cuda_graph or trainer.compile or device.type != "cuda" or dist.is_initialized():
+        return False
+    return device.index in (None, torch.cuda.current_device())
 
 
 class RecordedPass:
     """What a forward and backward pass gives, from its fourth call with a shape on by a recording of it.
 
     A recording runs the same kernels on the same numbers, those of dropout included. It reads the batch from a place of
-    its own; gradients and outputs are in places of its own, too, and the next call writes over them. Where recording
-    fails, a warning says why and all goes on without.
+    its own; gradients and outputs are in places of its own, too, and the next call writes over them. Where a pass
+    waits for the GPU, or recording fails, a warning says why and all goes on without.
 
     Parameters
     ----------
-    run
-        Of a batch: gives parameters, which have none, their gradients and returns tensors. To be recorded it must not
-        wait for the GPU, and whatever else it reads must stay where it is.
     parameters
-        All that it gives gradients.
-    possible
+        All that a pass gives gradients.
+    can_record
         False never records.
     """
 
-    def __init__(self, run: Callable[[Batch], Batch], parameters: Iterable[nn.Parameter], possible: bool):
-        self._run, self._parameters, self.possible = run, list(parameters), possible
+    def __init__(self, parameters: Iterable[nn.Parameter], can_record: bool):
+        self._parameters, self.can_record = list(parameters), can_record
         self._shapes: dict[str, tuple] = {}
         self._passes = 0
         self._forget()
+
+    def __call__(self, run: Callable[[Batch], Batch], batch: Batch) -> Batch:
+        """``run(batch)``, which gives parameters, that have none, their gradients and returns tensors.
+
+        Whatever else it reads must stay where it is from call to call, and change on the GPU alone.
+        """
+        if not self.can_record:
+            return run(batch)
+        shapes = {name: (values.shape, values.dtype) for name, values in batch.items()}
+        if shapes != self._shapes:
+            self._shapes, self._passes = shapes, 0
+            self._forget()
+        self._passes += 1
+        if self._passes == WARM_UP:
+            with _waits_noticed() as found:
+                out = run(batch)
+            if found:
+                self._stop_recording(f"it waits for the GPU at {found[0]}")
+            return out
+        if self._graph is None and self._passes > WARM_UP:
+            self._record(run, batch)
+        if self._graph is None:
+            return run(batch)
+        torch._foreach_copy_(list(self._batch.values()), [batch[name] for name in self._batch])
+        self._graph.replay()
+        self._set_gradients(self._gradients)
+        return dict(self._out)
+
+    def give_up(self) -> None:
+        """Before other work on the GPU: leave it the memory. A plain pass, then a recording anew come next."""
+        if self._graph is not None:
+            self._set_gradients([None] * len(self._parameters))
+            self._forget()
+            self._passes = WARM_UP - 1
 
     def _forget(self) -> None:
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -50,50 +85,61 @@ class RecordedPass:
         self._out: Batch = {}
         self._gradients: list[Tensor | None] = []
 
-    def __call__(self, batch: Batch) -> Batch:
-        if not self.possible:
-            return self._run(batch)
-        shapes = {name: (values.shape, values.dtype) for name, values in batch.items()}
-        if shapes != self._shapes:
-            self._shapes, self._passes = shapes, 0
-            self._forget()
-        self._passes += 1
-        if self._graph is None and self._passes > WARM_UP:
-            self._record(batch)
-        if self._graph is None:
-            return self._run(batch)
-        torch._foreach_copy_(list(self._batch.values()), [batch[name] for name in self._batch])
-        self._graph.replay()
-        self._set_gradients(self._gradients)
-        return dict(self._out)
-
-    def make_room(self) -> None:
-        """Before other work on the GPU: where its memory is scarce, give up what the recording holds until it is next
-        needed, when it is made anew."""
-        if self._graph is not None:
-            free, total = torch.cuda.mem_get_info()
-            if free < _ROOM * total:
-                self._set_gradients([None] * len(self._parameters))
-                self._forget()
-
-    def _record(self, batch: Batch) -> None:
+    def _record(self, run: Callable[[Batch], Batch], batch: Batch) -> None:
         """Record a pass, of which nothing is computed."""
-        graph, own = torch.cuda.CUDAGraph(), {name: values.clone() for name, values in batch.items()}
+        graph = torch.cuda.CUDAGraph()
         generator = torch.cuda.default_generators[torch.cuda.current_device()]
         state = generator.graphsafe_get_state()
         try:
-            # Other threads, such as those that load data, may go on with what cannot be recorded.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                out = self._run(own)
+            own = {name: values.clone() for name, values in batch.items()}
+            # Where recording fails, the inner context does not go back to this stream. Other threads, such as those
+            # that load data, may go on with what cannot be recorded.
+            with (
+                torch.cuda.stream(torch.cuda.current_stream()),
+                torch.cuda.graph(graph, capture_error_mode="thread_local"),
+            ):
+                out = run(own)
         except RuntimeError as error:
-            log.warning(f"trainer.cuda_graph: recording failed, going on without ({str(error).splitlines()[0]})")
-            self.possible = False
             self._set_gradients([None] * len(self._parameters))
-            generator.graphsafe_set_state(state.clone_state())  # the old one takes itself for part of a recording
+            generator.graphsafe_set_state(state.clone_state())  # the old one may take itself for part of a recording
+            self._stop_recording(_first_cause(error))
+            return
+        free, total = torch.cuda.mem_get_info()
+        if free < _ROOM * total:
+            self._set_gradients([None] * len(self._parameters))
+            self._stop_recording("it would leave less than a tenth of the GPU's memory to all else")
             return
         self._graph, self._batch, self._out = graph, own, out
         self._gradients = [parameter.grad for parameter in self._parameters]
 
+    def _stop_recording(self, reason: str) -> None:
+        log.warning(f"trainer.cuda_graph: the iteration is not recorded, going on without ({reason})")
+        self.can_record = False
+
     def _set_gradients(self, gradients: list[Tensor | None]) -> None:
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
+
+
+@contextmanager
+def _waits_noticed() -> Iterator[list[str]]:
+    """Where the host waits for the GPU within, found without harm: in a recording it would be an error.
+
+    Other warnings are those of the passes before.
+    """
+    found: list[str] = []
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield found
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+    found += [f"{one.filename}:{one.lineno}" for one in caught if "synchronizing CUDA operation" in str(one.message)]
+
+
+def _first_cause(error: BaseException) -> str:
+    while error.__context__ is not None:
+        error = error.__context__
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -75,7 +75,7 @@ class Trainer:
         if config.trainer.compile:
             compile_forward(step)
         self.step = distribute(step, device)
-        self.both_passes = RecordedPass(self._both_passes, self.network.parameters(), can_be_recorded(config, device))
+        self.both_passes = RecordedPass(self.network.parameters(), can_be_recorded(config, device))
 
         self.batches = TrainingBatches(
             config,
@@ -164,7 +164,7 @@ class Trainer:
         begin_iteration(self.optimizer, self.schedule, self.config.random_seed, self.iteration)
         self.guard.before_forward()
         with tuned_convolutions():
-            out = self.both_passes(batch)
+            out = self.both_passes(self._both_passes, batch)
         self.scaler.unscale_(self.optimizer)
         good = self.guard.step(out["total"], self.iteration, self.batches.ids)
         self.scaler.update()
@@ -197,7 +197,7 @@ class Trainer:
     def _evaluate(self) -> Scores:
         """Scores on the validation images; the board keeps what is predicted of those that are shown."""
         self.board.scenes.clear()
-        self.both_passes.make_room()
+        self.both_passes.give_up()
         result = evaluate(
             Protocol(self.evaluated, self.device, self.config),
             self.validation,

@@ -168,8 +168,8 @@ class USRNStep(nn.Module):
         """Class and subclass features of each batch of images, as if the network were called for one after another."""
         if len(batches) == 1 or len({batch.shape[1:] for batch in batches}) > 1:
             return [self.network.both_pixel_features(batch) for batch in batches]
-        # One call for all: on a CPU each call rearranges all weights, which takes longer than a small batch does; for
-        # a fast GPU the host is the slower one, and has fewer kernels to start.
+        # One call for all: on a CPU each call rearranges all weights, which takes longer than a small batch does. For a
+        # fast GPU, unless the pass is recorded, the host is the slower one, and has fewer kernels to start.
         sizes = [len(batch) for batch in batches]
         with separate_batches(*sizes):
             joined = self.network.both_pixel_features(torch.cat(batches))

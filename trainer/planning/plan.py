@@ -77,7 +77,7 @@ def plan_run(config: Config, data: SegmentationData, device: torch.device, *, ti
             ) from None
     _line("time", f"about {duration(times.total)}, estimated: {times}; stages 2 and 3 not counted")
     if device.type == "cuda":
-        _line("memory", f"{size(torch.cuda.max_memory_allocated(device))} at most, measured in these iterations")
+        _line("memory", f"{size(torch.cuda.max_memory_reserved(device))} at most, measured in these iterations")
     if config.n_gpu > 1:
         _line(
             "devices", f"n_gpu is {config.n_gpu}: as many devices share batch and time; this is one device's with all"
