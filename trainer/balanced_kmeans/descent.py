@@ -228,10 +228,14 @@ def _offer(distances: Distances, prices: Tensor, labels: Tensor, rows: int) -> t
     """
     samples, k = distances.samples, len(prices)
     loss = torch.empty(samples.size, dtype=torch.float64, device=samples.device)
-    for part, cost in distances.blocks():
+
+    def lost(part: slice, cost: Tensor) -> None:
         paid, own = cost + prices, labels[part, None]
         stay = paid.gather(1, own)
         loss[part] = (paid.scatter_(1, own, torch.inf).amin(1, keepdim=True) - stay)[:, 0]
+
+    for _ in distances.of_spans(lost):
+        pass
     order = torch.argsort(loss, stable=True)
     order = order[torch.argsort(labels[order], stable=True)]  # by cluster, then by loss
     counts = torch.bincount(labels, minlength=k)

@@ -5,13 +5,14 @@ Centres move seldom, prices often: distances are kept between the passes where t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from trainer.balanced_kmeans.samples import Samples, all_reduce
+from trainer.balanced_kmeans.samples import Result, Samples, all_reduce
+from trainer.balanced_kmeans.workers import blocks, in_order, product, side_by_side, spans
 
 _ROOM = 2**29  # bytes of distances that a process keeps
 _WARMER = (1.0, 8.0, 64.0)  # multiples of the temperature at which the curvature is measured
@@ -21,17 +22,24 @@ _SPARSER = 4  # ... and at the warmer temperatures on one in so many of these, w
 
 
 class Found(NamedTuple):
-    """Of one assignment of the samples of all processes: sizes and summed least cost; of a few samples here, what each
-    cluster costs more than the cheapest (b, k)."""
+    """Of one assignment of the samples of all processes: sizes and summed least cost; of a few samples of each block
+    here, what each cluster costs more than the cheapest (b, k)."""
 
     counts: Tensor
     value: float
-    extra: Tensor
+    extra: list[Tensor]
 
 
-def squared_distances(x: Tensor, centers: Tensor) -> Tensor:
-    """(b, k) between samples (b, d) and centres (k, d)."""
-    return torch.addmm(centers.square().sum(1), x, centers.T, alpha=-2).add_(x.square().sum(1, keepdim=True))
+def squared_distances(x: Tensor, centers: Tensor, norms: Tensor | None = None) -> Tensor:
+    """(n, k) between samples (n, d), whose squared norms (n, 1) may be given, and centres (k, d)."""
+    norms = x.square().sum(1, keepdim=True) if norms is None else norms
+    own, out = centers.square().sum(1), x.new_empty(len(x), len(centers))
+
+    def measure(part: slice) -> None:
+        torch.addmm(own, x[part], centers.T, alpha=-2, out=out[part]).add_(norms[part])
+
+    side_by_side(measure, spans(len(x), x.device))
+    return out
 
 
 def shares(extra: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -72,15 +80,20 @@ class Distances:
     def move(self, centers: Tensor) -> None:
         """To these centres (k, d) from now on."""
         self.centers, self._stale = centers, True
+        self._norms, self._factor = centers.square().sum(1), -2 * centers.T
 
-    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Positions and (b, k) distances, block by block; read only."""
-        if self.kept is not None and not self._stale:
-            for part in self.samples.parts():
-                yield part, self.kept[part]
-            return
-        for part, x in self.samples.blocks():
-            yield part, self._measured(x, None if self.kept is None else self.kept[part])
+    def of_spans(self, work: Callable[[slice, Tensor], Result]) -> Iterator[Result]:
+        """``work`` of positions and (b, k) distances, which it only reads, of all samples here, in their order."""
+
+        def measured(part: slice) -> Result:
+            if self.kept is None:
+                return work(part, self._measured(self.samples.take(part)))
+            if self._stale:
+                self._measured(self.samples.take(part), out=self.kept[part])
+            return work(part, self.kept[part])
+
+        size, device = self.samples.size, self.samples.device
+        yield from in_order(measured, spans(size, device) if device.type == "cpu" else blocks(size, self.samples.rows))
         self._stale = False
 
     def at(self, positions: Tensor) -> Tensor:
@@ -90,35 +103,42 @@ class Distances:
         return self._measured(self.samples.take(positions))
 
     def _measured(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        return torch.addmm(self.centers.square().sum(1), x, -2 * self.centers.T, out=out)
+        return torch.addmm(self._norms, x, self._factor, out=out)
 
     def assign(self, prices: Tensor, labels: Tensor) -> Found:
         """Assign every sample to its least distance + price, into ``labels``."""
         samples, k = self.samples, len(prices)
         prices = prices.to(samples.dtype)
-        counts = torch.zeros(k, dtype=torch.float64, device=samples.device)
-        value = counts.new_zeros(1)
-        few = []
-        for part, cost in self.blocks():
-            paid = cost + prices
-            label = paid.argmin(1) if paid.is_cuda else torch.from_numpy(paid.numpy().argmin(1))  # thrice torch's speed
-            least = paid.gather(1, label[:, None])[:, 0]
-            labels[part] = label
-            value += least.sum(dtype=torch.float64)
-            first = -(samples.start + part.start) % self.sparse  # the same samples on any number of processes
-            few.append(paid[first :: self.sparse] - least[first :: self.sparse, None])
-        counts += torch.bincount(labels, minlength=k)
+        least = torch.empty(samples.size, 1, dtype=samples.dtype, device=samples.device)
+
+        def cheapest(part: slice, cost: Tensor) -> Tensor:
+            paid, label = cost + prices, labels[part]
+            if paid.is_cuda:
+                torch.argmin(paid, 1, out=label)
+            else:
+                paid.numpy().argmin(1, out=label.numpy())  # thrice torch's speed
+            torch.gather(paid, 1, label[:, None], out=least[part])
+            few = slice(-(samples.start + part.start) % self.sparse, None, self.sparse)  # whatever the processes are
+            return paid[few] - least[part][few]
+
+        few = list(self.of_spans(cheapest))
+        value = samples.added_up(least)
+        counts = torch.bincount(labels, minlength=k).double()
         counts, value = all_reduce(torch.cat([counts, value]), samples.group).split([k, 1])
-        return Found(counts, float(value), torch.cat(few) if few else prices.new_zeros(0, k))
+        return Found(counts, float(value), few)
 
     def curvature(self, found: Found, temperature: float) -> Tensor:
         """(levels, k, k) of the dual where ``found`` was seen, smoothed at multiples of a temperature."""
         k = len(found.counts)
-        packed = found.counts.new_zeros(len(_WARMER), k * k + 1)
-        for level, factor in zip(packed, _WARMER, strict=True):
-            extra = found.extra if factor == 1 else found.extra[self._first :: self._sparser]
-            share, _ = shares(extra.clone(), factor * temperature)
-            level[:-1] = ((torch.diag(share.sum(0)) - share.T @ share) / (factor * temperature)).flatten()
-            level[-1] = len(extra)
-        curvature, seen = all_reduce(packed, self.samples.group).split([k * k, 1], dim=1)
+        share = torch.cat([self.centers.new_zeros(0, k), *found.extra])
+        sparser = share[self._first :: self._sparser]
+        levels = [(factor * temperature, share if factor == 1 else sparser.clone()) for factor in _WARMER]
+        parts = [(warmth, share[part]) for warmth, share in levels for part in spans(len(share), share.device)]
+        side_by_side(lambda part: shares(part[1], part[0]), parts)
+        packed = found.counts.new_empty(len(levels), k * k + 1)
+        for row, (warmth, share) in zip(packed, levels, strict=True):
+            row[:-1] = ((torch.diag(share.sum(0)) - product(share.T, share)) / warmth).flatten()
+            row[-1] = len(share)
+        packed = all_reduce(packed, self.samples.group)
+        curvature, seen = packed.split([k * k, 1], dim=1)
         return (curvature * (self.samples.total / seen.clamp(min=1))).view(-1, k, k)

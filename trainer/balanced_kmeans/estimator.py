@@ -21,6 +21,7 @@ from trainer.balanced_kmeans.descent import OnIteration, Problem, fit_exact, llo
 from trainer.balanced_kmeans.distances import squared_distances
 from trainer.balanced_kmeans.samples import Samples, as_tensor, broadcast, inertia, means
 from trainer.balanced_kmeans.start import anneal, plus_plus
+from trainer.balanced_kmeans.workers import in_order, workers
 
 _EXACT_SAMPLES = 20_000  # up to here, and to this many distances, every assignment is exact
 _EXACT_DISTANCES = 2**20
@@ -52,7 +53,7 @@ class BalancedKMeans(ClusterMixin, BaseEstimator):
     tol : float
         Stop when an iteration lowers the inertia by less than this share.
     random_state : int, RandomState or None
-        Seed; the same seed gives the same result on the same machine.
+        Seed; the same seed gives the same result on the same machine, on the CPU with any number of threads.
     device : {"auto", "cpu", "cuda"} or torch.device
         Where to compute. "auto" is CUDA where there is one. Small problems are always computed on the CPU.
 
@@ -201,8 +202,12 @@ class BalancedKMeans(ClusterMixin, BaseEstimator):
     def _fit(
         self, X: np.ndarray | Tensor, group: dist.ProcessGroup | None, on_iteration: OnIteration | None = None
     ) -> BalancedKMeans:
-        samples = Samples(X, self._device(), group)
-        n, k = samples.total, self.n_clusters
+        device = self._device()
+        with workers(torch.get_num_threads() if device.type == "cpu" else 1):
+            return self._solve(Samples(X, device, group), on_iteration)
+
+    def _solve(self, samples: Samples, on_iteration: OnIteration | None) -> BalancedKMeans:
+        group, n, k = samples.group, samples.total, self.n_clusters
         problem = self._problem(n)
         rng = check_random_state(self.random_state)
         seed = torch.tensor([rng.randint(2**31 - 1)], device=samples.device)
@@ -216,7 +221,8 @@ class BalancedKMeans(ClusterMixin, BaseEstimator):
         low, high = problem.soft_bounds(len(x), x)
         cheap = exact and x.numel() * k <= _STARTS_WORK
         starts = self.n_init * (_STARTS if cheap else 1) if isinstance(self.init, str) else 1
-        found = [anneal(x, self._start(x, samples.mean, rng), low, high) for _ in range(starts)]
+        begun = [self._start(x, samples.mean, rng) for _ in range(starts)]
+        found = list(in_order(lambda centers: anneal(x, centers, low, high), begun))
         if exact:
             solved = [fit_exact(x, *start[:3], problem, on_iteration) for start in found]
             everyone, centers, error, self.n_iter_ = min(solved, key=lambda result: result[2])

@@ -6,12 +6,17 @@ Every pass adds up over the processes what it finds, so that all of them go on w
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from trainer.balanced_kmeans.workers import BLOCK, blocks, in_order
+
+Result = TypeVar("Result")
 
 _ROOM = 2**28  # bytes of centred samples that a process keeps
 
@@ -66,7 +71,7 @@ class Samples:
             free, _ = torch.cuda.mem_get_info(device)
             if self.data.numel() * self.data.element_size() < free // 2:
                 self.data = self.data.to(device)
-        self.rows = 2048 if device.type == "cpu" else max(4096, 2**26 // self.features)  # the cache holds a block
+        self.rows = BLOCK if device.type == "cpu" else max(4096, 2**26 // self.features)
         sizes = torch.zeros(1 if group is None else dist.get_world_size(group), dtype=torch.int64, device=device)
         rank = 0 if group is None else dist.get_rank(group)
         sizes[rank] = self.size
@@ -74,17 +79,21 @@ class Samples:
         self.start, self.total = int(sizes[:rank].sum()), int(sizes.sum())
         self.mean = torch.zeros(self.features, dtype=self.dtype, device=device)
         moment = torch.zeros(self.features, dtype=torch.float64, device=device)
-        for _, x in self.blocks():
-            moment += x.double().sum(0)
+        for one in self.of_blocks(lambda _, x: x.double().sum(0)):
+            moment += one
         self.mean = (all_reduce(moment, group) / self.total).to(self.dtype)
         scatter = torch.zeros((), dtype=torch.float64, device=device)
         kept = None
         if self.data.numel() * self.dtype.itemsize <= _ROOM:
             kept = torch.empty(self.data.shape, dtype=self.dtype, device=device)
-        for part, x in self.blocks():
-            scatter += x.square().sum(1).sum(dtype=torch.float64)
+
+        def spread(part: slice, x: Tensor) -> Tensor:
             if kept is not None:
                 kept[part] = x
+            return x.square().sum(1).sum(dtype=torch.float64)
+
+        for one in self.of_blocks(spread):
+            scatter += one
         if kept is not None:
             self.data, self._is_centred = kept, True
         self.scatter = float(all_reduce(scatter, group))
@@ -97,15 +106,16 @@ class Samples:
             index = index.to(self.data.device)
         return self.data[index].to(self.device, self.dtype) - self.mean
 
-    def parts(self) -> Iterator[slice]:
-        """Positions of the blocks."""
-        for start in range(0, self.size, self.rows):
-            yield slice(start, min(start + self.rows, self.size))
+    def of_blocks(self, work: Callable[[slice, Tensor], Result]) -> Iterator[Result]:
+        """``work`` of the positions and the (b, d) centred samples of every block, in their order."""
+        return in_order(lambda part: work(part, self.take(part)), blocks(self.size, self.rows))
 
-    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Positions and (b, d) centred samples, block by block."""
-        for part in self.parts():
-            yield part, self.take(part)
+    def added_up(self, values: Tensor) -> Tensor:
+        """(1,) float64 sum of one value of each sample here (samples here, 1), block by block."""
+        total = torch.zeros(1, dtype=torch.float64, device=self.device)
+        for block in values.split(self.rows):
+            total += block.sum(dtype=torch.float64)
+        return total
 
     def everywhere(self, index: Tensor) -> Tensor:
         """(len(index), d) centred samples of these positions among all, given to every process."""
@@ -118,13 +128,19 @@ class Samples:
 def means(samples: Samples, labels: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
     """Means of the clusters (k, d) in float64, an empty one keeps its centre, and their sizes (k, 1)."""
     k = len(centers)
-    sums = torch.zeros(k, samples.features + 1, dtype=torch.float64, device=samples.device)
-    for part, x in samples.blocks():
+
+    def add(part: slice, x: Tensor) -> tuple[Tensor, Tensor]:
+        label = labels[part]
         if x.is_cuda:  # index_add_ adds in any order there
-            sums[:, :-1] += torch.nn.functional.one_hot(labels[part], k).to(x.dtype).T @ x
+            block = torch.nn.functional.one_hot(label, k).to(x.dtype).T @ x
         else:
-            sums[:, :-1] += torch.zeros(k, samples.features, dtype=x.dtype).index_add_(0, labels[part], x)
-        sums[:, -1] += torch.bincount(labels[part], minlength=k)
+            block = torch.zeros(k, samples.features, dtype=x.dtype).index_add_(0, label, x)
+        return block, torch.bincount(label, minlength=k)
+
+    sums = torch.zeros(k, samples.features + 1, dtype=torch.float64, device=samples.device)
+    for block, size in samples.of_blocks(add):
+        sums[:, :-1] += block
+        sums[:, -1] += size
     size = all_reduce(sums, samples.group)[:, -1:]
     return torch.where(size > 0, sums[:, :-1] / size.clamp(min=1), centers.double()), size
 
@@ -133,6 +149,6 @@ def inertia(samples: Samples, labels: Tensor, centers: Tensor) -> float:
     """Sum of squared distances of all samples to the centres of their clusters."""
     total = torch.zeros((), dtype=torch.float64, device=samples.device)
     near = centers.to(samples.dtype)
-    for part, x in samples.blocks():
-        total += (x - near[labels[part]]).square().sum(1).sum(dtype=torch.float64)
+    for one in samples.of_blocks(lambda part, x: (x - near[labels[part]]).square().sum(1).sum(dtype=torch.float64)):
+        total += one
     return float(all_reduce(total, samples.group))

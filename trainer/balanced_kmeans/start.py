@@ -8,6 +8,7 @@ from torch import Tensor
 
 from trainer.balanced_kmeans.assignment import follow, newton_price_step, soft_price_step
 from trainer.balanced_kmeans.distances import shares, squared_distances
+from trainer.balanced_kmeans.workers import product, side_by_side, spans
 
 _WARM, _COLD, _STEPS = 2.0, 0.05, 14  # temperatures, in units of the gap, and how many of them
 _COOLING = 0.6  # the temperature falls no faster than this from step to step
@@ -57,32 +58,38 @@ def _soft_balance(
         samples are over or after so many steps.
     """
 
-    def look(prices: Tensor) -> tuple[float, Tensor]:
-        paid = cost + prices
-        least = paid.amin(1, keepdim=True)
-        soft, total = shares(paid.sub_(least), temperature)
-        value = float((least - temperature * total.log()).sum(dtype=torch.float64))
-        bound = float((prices.clamp(min=0) * high + prices.clamp(max=0) * low).sum(dtype=torch.float64))
-        return value - bound, soft
+    soft, least, total = torch.empty_like(cost), cost.new_empty(len(cost), 1), cost.new_empty(len(cost), 1)
 
-    value, soft = look(prices)
+    def look(prices: Tensor) -> float:
+        """Soft assignments, into ``soft``, and the dual value."""
+
+        def share(part: slice) -> None:
+            paid = torch.add(cost[part], prices, out=soft[part])
+            torch.amin(paid, 1, keepdim=True, out=least[part])
+            total[part] = shares(paid.sub_(least[part]), temperature)[1]
+
+        side_by_side(share, spans(len(cost), cost.device))
+        value = float((least - temperature * total.log()).sum(dtype=torch.float64))
+        return value - float((prices.clamp(min=0) * high + prices.clamp(max=0) * low).sum(dtype=torch.float64))
+
+    value = look(prices)
     for _ in range(steps):
         sizes = soft.sum(0)
         over = (sizes - high).clamp(min=0).sum() + (low - sizes).clamp(min=0).sum()
         if float(over) <= share * len(cost):
             break
-        curvature = torch.diag(sizes + damping * len(cost) / len(sizes)) - soft.T @ soft
+        curvature = torch.diag(sizes + damping * len(cost) / len(sizes)) - product(soft.T, soft)
         after = newton_price_step(
             prices.double(), sizes.double(), curvature.double() / temperature, low.double(), high.double()
         ).to(prices.dtype)
         there = look(after)
-        if there[0] > value:
+        if there > value:
             damping = max(damping / 4, 1e-3)
         else:
             damping = min(damping * 8, 64.0)
             after = soft_price_step(prices, sizes, temperature, low, high)
             there = look(after)
-        prices, (value, soft) = after, there
+        prices, value = after, there
     return prices, soft, value, damping
 
 
@@ -107,11 +114,11 @@ def anneal(x: Tensor, centers: Tensor, low: Tensor, high: Tensor) -> tuple[Tenso
     ----------
     Rose, Deterministic annealing for clustering, compression, classification, regression, 1998.
     """
-    prices = torch.zeros_like(low)
+    prices, norms = torch.zeros_like(low), x.square().sum(1, keepdim=True)
     temperature, damping, value = np.inf, 1.0, 0.0
     factors = np.geomspace(_WARM, _COLD, _STEPS).tolist()
     for factor in factors:
-        cost = squared_distances(x, centers)
+        cost = squared_distances(x, centers, norms)
         gap = 0.0
         if len(centers) > 1:
             paid = cost[:: 1 + len(cost) // 1024] + prices
@@ -126,6 +133,6 @@ def anneal(x: Tensor, centers: Tensor, low: Tensor, high: Tensor) -> tuple[Tenso
         passes, share = (_LAST_PASSES, _LAST_SHARE) if factor == factors[-1] else (_SOFT_PASSES, _SOFT_SHARE)
         prices, soft, value, damping = _soft_balance(cost, prices, temperature, low, high, passes, share, damping)
         size = soft.sum(0)[:, None]
-        moved = torch.where(size > 1e-3, soft.T @ x / size.clamp(min=1e-3), centers)
+        moved = torch.where(size > 1e-3, product(soft.T, x) / size.clamp(min=1e-3), centers)
         prices, centers = follow(prices, moved - centers, low, high), moved
     return centers, prices, temperature, value

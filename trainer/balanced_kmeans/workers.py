@@ -1,0 +1,95 @@
+"""Blocks of samples side by side: a pool of threads, each of which computes its block alone.
+
+Torch's own threads share out every single operation, which for many of them takes longer than the operation, and add up
+in another order. Here a block is the work of one thread, and what the blocks give comes back in their order: the number
+of threads changes nothing but the time. Torch's operations and NumPy's release the interpreter's lock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+BLOCK = 2048  # samples that are added up before they are added to the rest; the cache of one core holds them
+_SPAN = 8192  # samples at most that one of several threads takes at a time: few, and it would wait for the lock
+_COLUMNS = 64  # of a product that one thread makes
+_RUNS, _LONGEST_RUN = 8, 8  # items go to the threads in so many runs per thread, if these are no longer than that
+_AHEAD = 2  # runs per thread whose results may wait to be taken, so that they need little memory
+
+_workers: ContextVar[tuple[ThreadPoolExecutor, int] | None] = ContextVar("workers", default=None)
+
+
+@contextmanager
+def workers(threads: int) -> Iterator[None]:
+    """Inside, :func:`in_order` has so many threads, and torch has one in each of them and here."""
+    if threads == 1:
+        yield
+        return
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        token = _workers.set((pool, threads))
+        try:
+            yield
+        finally:
+            _workers.reset(token)
+            torch.set_num_threads(before)
+
+
+def in_order(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """``work`` of every item, in the order of the items; one after the other outside of :func:`workers`."""
+    found = _workers.get()
+    if found is None or len(items) == 1:
+        yield from map(work, items)
+        return
+    pool, threads = found
+    run = min(_LONGEST_RUN, -(-len(items) // (_RUNS * threads)))
+    ahead: deque[Future[list[Result]]] = deque()
+    for start in range(0, len(items), run):
+        ahead.append(pool.submit(_each, work, items[start : start + run]))
+        if len(ahead) > _AHEAD * threads:
+            yield from ahead.popleft().result()
+    while ahead:
+        yield from ahead.popleft().result()
+
+
+def _each(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    return [work(item) for item in items]
+
+
+def side_by_side(work: Callable[[Item], object], items: Sequence[Item]) -> None:
+    """``work`` of every item, for what it writes."""
+    deque(in_order(work, items), maxlen=0)
+
+
+def blocks(n: int, rows: int = BLOCK) -> list[slice]:
+    """Positions of n samples, ``rows`` at a time, for what is added up: the same blocks whatever the threads are."""
+    return [slice(start, min(start + rows, n)) for start in range(0, n, rows)]
+
+
+def spans(n: int, device: torch.device) -> list[slice]:
+    """Positions of n samples in memory, for what is found sample by sample: as many to every thread, in few turns."""
+    found = _workers.get()
+    if found is None:
+        return blocks(n, BLOCK if device.type == "cpu" else max(1, n))
+    turns = found[1] * max(1, -(-n // (found[1] * _SPAN)))
+    return blocks(n, max(1, -(-n // turns)))
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b``; on the CPU some columns to a thread."""
+    if a.is_cuda:
+        return a @ b
+    out = a.new_empty(len(a), b.shape[1])
+    side_by_side(lambda part: torch.mm(a, b[:, part], out=out[:, part]), blocks(b.shape[1], _COLUMNS))
+    return out
