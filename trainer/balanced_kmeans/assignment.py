@@ -44,13 +44,7 @@ def soft_price_step(prices: Tensor, soft: Tensor, temperature: float, low: Tenso
     return torch.maximum(to_high, torch.minimum(to_low, torch.zeros_like(prices)))
 
 
-def newton_price_step(
-    prices: Tensor,
-    counts: Tensor,
-    curvature: Tensor,
-    low: Tensor,
-    high: Tensor,
-) -> Tensor:
+def newton_price_step(prices: Tensor, counts: Tensor, curvature: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Newton step on the dual: gradient from the sizes, curvature from soft assignments at a temperature.
 
     Parameters
@@ -165,12 +159,31 @@ class Exchange:
 
     def cheapest_moves(self, cluster: int) -> np.ndarray:
         """(k,) least extra cost of moving a sample of ``cluster`` to each other one; inf where there is none."""
-        members = self.cost[self.labels == cluster]
-        if not len(members):
-            return np.full(self.cost.shape[1], np.inf)
-        moves = (members - members[:, cluster, None]).min(axis=0)
+        moves = self.extra(self.members(cluster), cluster).min(axis=0, initial=np.inf)
         moves[cluster] = np.inf
         return moves
+
+    def members(self, cluster: int) -> np.ndarray:
+        """Samples of ``cluster``, in their order."""
+        return (self.labels == cluster).nonzero()[0]
+
+    def extra(self, rows: np.ndarray, cluster: int) -> np.ndarray:
+        """(len(rows), k) extra cost of these samples of ``cluster`` elsewhere."""
+        return self.cost[rows] - self.cost[rows, cluster, None]
+
+    def move(self, rows: np.ndarray, a: int, b: int, moves: np.ndarray) -> None:
+        """Samples ``rows`` from a to b; ``moves``, whose rows are :meth:`cheapest_moves`, is kept up to date."""
+        k = len(self.counts)
+        left = self.extra(rows, a).min(axis=0) <= moves[a, :k]  # to these clusters they were the cheapest to move
+        self.labels[rows] = b
+        self.counts[a] -= len(rows)
+        self.counts[b] += len(rows)
+        staying = self.members(a)
+        left[a] = False
+        columns = left.nonzero()[0]
+        moves[a, columns] = (self.cost[np.ix_(staying, columns)] - self.cost[staying, a, None]).min(0, initial=np.inf)
+        np.minimum(moves[b, :k], self.extra(rows, b).min(axis=0), out=moves[b, :k])
+        moves[b, b] = np.inf
 
 
 def _shortest_paths(edges: np.ndarray, sources: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -206,7 +219,7 @@ def _send(
 
     ``moves`` (k + 1, k + 1) is kept up to date; its last row and column are the hub.
     """
-    k = hub = len(state.counts)
+    hub = len(state.counts)
     movers: dict[tuple[int, int], np.ndarray] = {}
     for a, b in hops:
         if b == hub:
@@ -216,7 +229,7 @@ def _send(
         elif moves[a, b] > seen[a, b] + tolerance:  # another path took the sample, or it is outside
             return 0
         else:
-            members = np.flatnonzero(state.labels == a)
+            members = state.members(a)
             extra = state.cost[members, b] - state.cost[members, a]
             movers[a, b] = members[extra <= moves[a, b] + tolerance]
             amount = min(amount, len(movers[a, b]))
@@ -228,11 +241,7 @@ def _send(
         elif a == hub:
             state.sizes[b] -= amount
         else:
-            state.labels[movers[a, b][:amount]] = b
-            state.counts[a] -= amount
-            state.counts[b] += amount
-    for cluster in {cluster for hop in hops for cluster in hop} - {hub}:
-        moves[cluster, :k] = state.cheapest_moves(cluster)
+            state.move(movers[a, b][:amount], a, b, moves)
     return amount
 
 
@@ -254,7 +263,7 @@ def exchange(state: Exchange) -> bool:
     Ahuja, Magnanti & Orlin, Network Flows, 1993, section 9.7.
     """
     k = hub = len(state.counts)
-    tolerance = 1e-12 * float(np.abs(state.cost).max(initial=0.0))
+    tolerance = 1e-12 * float(max(state.cost.max(initial=0.0), -state.cost.min(initial=0.0)))
     prices = np.append(state.prices, 0.0)
     if np.all(state.high - state.low <= 1):  # any price between the dearest at ``low`` and the cheapest at ``high``
         floor = state.prices[(state.sizes == state.low) & (state.high > state.low)]

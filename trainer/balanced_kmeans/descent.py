@@ -18,7 +18,7 @@ from torch import Tensor
 
 from trainer.balanced_kmeans.assignment import Exchange, desired_sizes, exchange, follow, newton_price_step
 from trainer.balanced_kmeans.distances import Distances, Found, squared_distances
-from trainer.balanced_kmeans.samples import Samples, all_reduce, broadcast, means
+from trainer.balanced_kmeans.samples import Samples, all_reduce, broadcast, gathered, means
 
 OnIteration = Callable[[int, float], None]
 """Called after every iteration over all samples with its number and the inertia, about."""
@@ -130,10 +130,10 @@ class Descent:
             on_iteration(number, here.dual)
         return here, gain
 
-    def settle(self, done: int, problem: Problem, on_iteration: OnIteration | None = None) -> int:
+    def settle(self, done: int, problem: Problem, on_iteration: OnIteration | None = None) -> tuple[Tensor, int]:
         """More iterations, of better balance, then prices, so that few samples are left to :func:`repair`.
 
-        Returned are the iterations now, after the ``done`` ones.
+        Returned are the sizes (k,) at the end and the iterations now, after the ``done`` ones.
         """
         share = min(_SETTLED, _SETTLED_SAMPLES / problem.total)
         self.least_caution = _SETTLE_CAUTION
@@ -142,8 +142,7 @@ class Descent:
             done = iteration
             if gain <= problem.tol * here.dual:
                 break
-        self.balance(_SETTLE_PASSES, share)
-        return done
+        return self.balance(_SETTLE_PASSES, share).found.counts, done
 
 
 def lloyd(
@@ -192,11 +191,12 @@ def fit_exact(
         descent, before = lloyd(samples, centers - samples.mean, prices, temperature, rough, on_iteration)
         centers, prices = descent.distances.centers + samples.mean, descent.prices
     x, centers = x.double(), centers.double()
+    norms = x.square().sum(1, keepdim=True)
     inertia = np.inf
     support = prices.double().numpy()
     best = torch.zeros(n, dtype=torch.int64), centers
     for iteration in range(before + 1, problem.max_iter + 1):  # noqa: B007
-        cost = squared_distances(x, centers).numpy()
+        cost = squared_distances(x, centers, norms).numpy()
         labels = (cost + support).argmin(1)
         counts = np.bincount(labels, minlength=k)
         sizes = desired_sizes(support, counts, problem.low, problem.high, n)
@@ -207,7 +207,7 @@ def fit_exact(
         sums = torch.zeros_like(centers).index_add_(0, assigned, x)
         size = torch.from_numpy(counts)[:, None]
         centers = torch.where(size > 0, sums / size.clamp(min=1), centers)
-        now = float((x - centers[assigned]).square().sum())
+        now = float(centers.index_select(0, assigned).sub_(x).square_().sum())
         gain, inertia = inertia - now, min(now, inertia)
         if gain > 0:
             best = assigned, centers
@@ -246,35 +246,30 @@ def _offer(distances: Distances, prices: Tensor, labels: Tensor, rows: int) -> t
     more = counts > each  # those left out lose no less than the last one chosen
     reach[more] = loss[order[first[more] + each - 1]]
     limit = (all_reduce(reach, samples.group, dist.ReduceOp.MIN) + prices)[:, None] - prices
-    return chosen, distances.at(chosen).double(), limit.cpu().numpy()
+    return chosen, distances.at(chosen), limit.cpu().numpy()
 
 
-def repair(distances: Distances, prices: Tensor, labels: Tensor, problem: Problem) -> None:
-    """Bring the sizes inside the bounds at the least cost, in ``labels``; every process works out the same moves."""
-    samples, k = distances.samples, len(prices)
-    counts = distances.assign(prices, labels).counts.long().cpu().numpy()
+def repair(distances: Distances, prices: Tensor, labels: Tensor, sizes: Tensor, problem: Problem) -> None:
+    """Bring the sizes inside the bounds at the least cost, in ``labels``; every process works out the same moves.
+
+    The ``labels`` are the cheapest ones at ``prices`` and the clusters of all processes have these ``sizes`` (k,).
+    """
+    samples, counts = distances.samples, sizes.long().cpu().numpy()
     support = prices.cpu().numpy()
-    sizes = desired_sizes(support, counts, problem.low, problem.high, samples.total)
+    wanted = desired_sizes(support, counts, problem.low, problem.high, samples.total)
     offered = _REPAIR_ROWS
-    while (counts != sizes).any():
+    while (counts != wanted).any():
         chosen, cost, limit = _offer(distances, torch.from_numpy(support).to(prices), labels, offered)
-        ranks = 1 if samples.group is None else dist.get_world_size(samples.group)
-        here = 0 if samples.group is None else dist.get_rank(samples.group)
-        rows = torch.zeros(ranks, dtype=torch.int64, device=samples.device)
-        rows[here] = len(chosen)
-        rows = all_reduce(rows, samples.group).tolist()
-        own = slice(sum(rows[:here]), sum(rows[: here + 1]))
-        table = torch.zeros(sum(rows), k + 1, dtype=torch.float64, device=samples.device)
-        table[own, :k], table[own, k] = cost, labels[chosen].double()
-        table = all_reduce(table, samples.group).cpu().numpy()
+        table, own = gathered(cost.double(), samples.group)
+        given, _ = gathered(labels[chosen], samples.group)
         state = Exchange(
-            table[:, :k], table[:, k].astype(np.int64), counts, sizes, support, problem.low, problem.high, limit
+            table.cpu().numpy(), given.cpu().numpy(), counts, wanted, support, problem.low, problem.high, limit
         )
-        before = np.abs(counts - sizes).sum()
+        before = np.abs(counts - wanted).sum()
         done = exchange(state)
         support = state.prices
         labels[chosen] = torch.from_numpy(state.labels[own]).to(labels.device)
         if done:
             break
-        if np.abs(counts - sizes).sum() > 0.5 * before:  # these were too few
+        if np.abs(counts - wanted).sum() > 0.5 * before:  # these were too few
             offered *= 2

@@ -239,9 +239,9 @@ class BalancedKMeans(ClusterMixin, BaseEstimator):
                 centers, prices = descent.distances.centers + middle.mean, descent.prices
             centers, prices = broadcast(centers, group), broadcast(prices, group)
             descent, iterations = lloyd(samples, centers, prices, temperature, problem, on_iteration)
-            self.n_iter_ = descent.settle(iterations, problem, on_iteration)
+            sizes, self.n_iter_ = descent.settle(iterations, problem, on_iteration)
             labels = descent.labels
-            repair(descent.distances, descent.prices, labels, problem)
+            repair(descent.distances, descent.prices, labels, sizes, problem)
             centers, _ = means(samples, labels, descent.distances.centers)
             error = inertia(samples, labels, centers)
         self.labels_ = labels.cpu().numpy().astype(np.int32)

@@ -36,6 +36,20 @@ def broadcast(tensor: Tensor, group: dist.ProcessGroup | None) -> Tensor:
     return tensor
 
 
+def gathered(rows: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, slice]:
+    """The rows of all processes, one process after the other, and where this one's are among them."""
+    if group is None:
+        return rows, slice(0, len(rows))
+    counts = torch.zeros(dist.get_world_size(group), dtype=torch.int64, device=rows.device)
+    rank = dist.get_rank(group)
+    counts[rank] = len(rows)
+    ends = all_reduce(counts, group).cumsum(0).tolist()
+    own = slice(ends[rank] - len(rows), ends[rank])
+    everyone = rows.new_zeros(ends[-1], *rows.shape[1:])
+    everyone[own] = rows
+    return all_reduce(everyone, group), own
+
+
 def as_tensor(X: np.ndarray | Tensor) -> Tensor:
     """The same memory as a tensor; read only."""
     if isinstance(X, Tensor):
@@ -149,6 +163,10 @@ def inertia(samples: Samples, labels: Tensor, centers: Tensor) -> float:
     """Sum of squared distances of all samples to the centres of their clusters."""
     total = torch.zeros((), dtype=torch.float64, device=samples.device)
     near = centers.to(samples.dtype)
-    for one in samples.of_blocks(lambda part, x: (x - near[labels[part]]).square().sum(1).sum(dtype=torch.float64)):
+
+    def off(part: slice, x: Tensor) -> Tensor:
+        return near.index_select(0, labels[part]).sub_(x).square_().sum(1).sum(dtype=torch.float64)
+
+    for one in samples.of_blocks(off):
         total += one
     return float(all_reduce(total, samples.group))

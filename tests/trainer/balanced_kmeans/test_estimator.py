@@ -167,11 +167,11 @@ def test_repair_offers_more_samples_until_none_is_cheaper(monkeypatch):
     monkeypatch.setattr(descent, "_SETTLE_PASSES", 0)
     X, k = _features(800), 8
     samples = Samples(X, torch.device("cpu"), None)
-    centers = samples.take(slice(0, k))
-    labels = torch.zeros(800, dtype=torch.int64)
+    distances = Distances(samples, samples.take(slice(0, k)))
     problem = descent.Problem(800, np.full(k, 100), np.full(k, 100), 1, 0.0)
-    descent.repair(Distances(samples, centers), torch.zeros(k, dtype=torch.float64), labels, problem)
-    cost = _distances(samples.take(slice(0, 800)).numpy(), centers.numpy())
+    labels, prices = torch.zeros(800, dtype=torch.int64), torch.zeros(k, dtype=torch.float64)
+    descent.repair(distances, prices, labels, distances.assign(prices, labels).counts, problem)
+    cost = _distances(samples.take(slice(0, 800)).numpy(), distances.centers.numpy())
     seats = np.repeat(cost, 100, axis=1)
     assert cost[np.arange(800), labels].sum() == pytest.approx(seats[linear_sum_assignment(seats)].sum(), rel=1e-6)
 
