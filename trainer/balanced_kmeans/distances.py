@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trainer.balanced_kmeans.samples import Result, Samples, all_reduce
-from trainer.balanced_kmeans.workers import blocks, in_order, product, side_by_side, spans
+from trainer.balanced_kmeans.workers import blocks, in_order, side_by_side, spans
 
 _ROOM = 2**29  # bytes of distances that a process keeps
 _WARMER = (1.0, 8.0, 64.0)  # multiples of the temperature at which the curvature is measured
@@ -133,12 +133,14 @@ class Distances:
         share = torch.cat([self.centers.new_zeros(0, k), *found.extra])
         sparser = share[self._first :: self._sparser]
         levels = [(factor * temperature, share if factor == 1 else sparser.clone()) for factor in _WARMER]
-        parts = [(warmth, share[part]) for warmth, share in levels for part in spans(len(share), share.device)]
-        side_by_side(lambda part: shares(part[1], part[0]), parts)
-        packed = found.counts.new_empty(len(levels), k * k + 1)
-        for row, (warmth, share) in zip(packed, levels, strict=True):
-            row[:-1] = ((torch.diag(share.sum(0)) - product(share.T, share)) / warmth).flatten()
-            row[-1] = len(share)
-        packed = all_reduce(packed, self.samples.group)
+
+        def level(one: tuple[float, Tensor]) -> Tensor:
+            warmth, share = one
+            for part in spans(len(share), share.device):
+                shares(share[part], warmth)
+            dense = (torch.diag(share.sum(0)) - share.T @ share) / warmth
+            return torch.cat([dense.flatten().double(), found.counts.new_tensor([len(share)])])
+
+        packed = all_reduce(torch.stack(list(in_order(level, levels))), self.samples.group)
         curvature, seen = packed.split([k * k, 1], dim=1)
         return (curvature * (self.samples.total / seen.clamp(min=1))).view(-1, k, k)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
@@ -23,8 +23,7 @@ Result = TypeVar("Result")
 BLOCK = 2048  # samples that are added up before they are added to the rest; the cache of one core holds them
 _SPAN = 8192  # samples at most that one of several threads takes at a time: few, and it would wait for the lock
 _COLUMNS = 64  # of a product that one thread makes
-_RUNS, _LONGEST_RUN = 8, 8  # items go to the threads in so many runs per thread, if these are no longer than that
-_AHEAD = 2  # runs per thread whose results may wait to be taken, so that they need little memory
+_AHEAD = 16  # results per thread that may wait to be taken, so that they need little memory
 
 _workers: ContextVar[tuple[ThreadPoolExecutor, int] | None] = ContextVar("workers", default=None)
 
@@ -35,7 +34,7 @@ def workers(threads: int) -> Iterator[None]:
     if threads == 1:
         yield
         return
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ThreadPoolExecutor(threads - 1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         before = torch.get_num_threads()
         torch.set_num_threads(1)
         token = _workers.set((pool, threads))
@@ -53,18 +52,24 @@ def in_order(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[
         yield from map(work, items)
         return
     pool, threads = found
-    run = min(_LONGEST_RUN, -(-len(items) // (_RUNS * threads)))
-    ahead: deque[Future[list[Result]]] = deque()
-    for start in range(0, len(items), run):
-        ahead.append(pool.submit(_each, work, items[start : start + run]))
-        if len(ahead) > _AHEAD * threads:
-            yield from ahead.popleft().result()
-    while ahead:
-        yield from ahead.popleft().result()
+    for start in range(0, len(items), _AHEAD * threads):
+        some = items[start : start + _AHEAD * threads]
+        left, results = deque(enumerate(some)), dict[int, Result]()
 
+        def take(left: deque[tuple[int, Item]] = left, results: dict[int, Result] = results) -> None:
+            while True:
+                try:
+                    number, item = left.popleft()
+                except IndexError:  # none left
+                    return
+                results[number] = work(item)
 
-def _each(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    return [work(item) for item in items]
+        others = [pool.submit(take) for _ in range(min(threads, len(some)) - 1)]
+        take()
+        for other in others:
+            if not other.cancel():  # it has begun
+                other.result()
+        yield from (results[number] for number in range(len(some)))
 
 
 def side_by_side(work: Callable[[Item], object], items: Sequence[Item]) -> None:
