@@ -22,12 +22,12 @@ _SPARSER = 4  # ... and at the warmer temperatures on one in so many of these, w
 
 
 class Found(NamedTuple):
-    """Of one assignment of the samples of all processes: sizes and summed least cost; of a few samples of each block
-    here, what each cluster costs more than the cheapest (b, k)."""
+    """Of one assignment of the samples of all processes: sizes and summed least cost; of a few samples here, what each
+    cluster costs more than the cheapest (b, k)."""
 
     counts: Tensor
     value: float
-    extra: list[Tensor]
+    extra: Tensor
 
 
 def squared_distances(x: Tensor, centers: Tensor, norms: Tensor | None = None) -> Tensor:
@@ -92,8 +92,10 @@ class Distances:
                 self._measured(self.samples.take(part), out=self.kept[part])
             return work(part, self.kept[part])
 
-        size, device = self.samples.size, self.samples.device
-        yield from in_order(measured, spans(size, device) if device.type == "cpu" else blocks(size, self.samples.rows))
+        samples, known = self.samples, self.kept is not None and not self._stale
+        quick = known and samples.device.type == "cpu"  # else memory matters, and every block is work enough
+        parts = spans(samples.size, samples.device) if quick else blocks(samples.size, samples.rows)
+        yield from in_order(measured, parts)
         self._stale = False
 
     def at(self, positions: Tensor) -> Tensor:
@@ -111,31 +113,35 @@ class Distances:
         prices = prices.to(samples.dtype)
         least = torch.empty(samples.size, 1, dtype=samples.dtype, device=samples.device)
 
-        def cheapest(part: slice, cost: Tensor) -> Tensor:
+        first = -samples.start % self.sparse  # the same samples on any number of processes
+        extra = least.new_empty(len(range(first, samples.size, self.sparse)), k)
+
+        def cheapest(part: slice, cost: Tensor) -> None:
             paid, label = cost + prices, labels[part]
             if paid.is_cuda:
                 torch.argmin(paid, 1, out=label)
             else:
                 paid.numpy().argmin(1, out=label.numpy())  # thrice torch's speed
             torch.gather(paid, 1, label[:, None], out=least[part])
-            few = slice(-(samples.start + part.start) % self.sparse, None, self.sparse)  # whatever the processes are
-            return paid[few] - least[part][few]
+            few = slice((first - part.start) % self.sparse, None, self.sparse)
+            begin, end = (-(-(place - first) // self.sparse) for place in (part.start, part.stop))
+            torch.sub(paid[few], least[part][few], out=extra[max(begin, 0) : max(end, 0)])
 
-        few = list(self.of_spans(cheapest))
+        for _ in self.of_spans(cheapest):
+            pass
         value = samples.added_up(least)
         counts = torch.bincount(labels, minlength=k).double()
         counts, value = all_reduce(torch.cat([counts, value]), samples.group).split([k, 1])
-        return Found(counts, float(value), few)
+        return Found(counts, float(value), extra)
 
     def curvature(self, found: Found, temperature: float) -> Tensor:
         """(levels, k, k) of the dual where ``found`` was seen, smoothed at multiples of a temperature."""
         k = len(found.counts)
-        share = torch.cat([self.centers.new_zeros(0, k), *found.extra])
-        sparser = share[self._first :: self._sparser]
-        levels = [(factor * temperature, share if factor == 1 else sparser.clone()) for factor in _WARMER]
+        sparser = found.extra[self._first :: self._sparser]
+        levels = [(factor * temperature, found.extra if factor == 1 else sparser) for factor in _WARMER]
 
         def level(one: tuple[float, Tensor]) -> Tensor:
-            warmth, share = one
+            warmth, share = one[0], one[1].clone()
             for part in spans(len(share), share.device):
                 shares(share[part], warmth)
             dense = (torch.diag(share.sum(0)) - share.T @ share) / warmth

@@ -26,7 +26,8 @@ from trainer.balanced_kmeans.workers import in_order, workers
 _EXACT_SAMPLES = 20_000  # up to here, and to this many distances, every assignment is exact
 _EXACT_DISTANCES = 2**20
 _SUBSET_PER_CLUSTER = 64  # samples for the start of a large problem
-_LEVELS = (2**14, 2**16)  # samples that a far larger problem is solved on before all of them
+_LEVELS = (2**14, 2**16)  # samples that a far larger problem is solved on before all of them ...
+_ROUGH = 10  # ... to a tolerance so many times as large
 _STARTS = 3  # a small problem is solved so many times for each of n_init, and the best kept ...
 _STARTS_WORK = 2**24  # ... where no assignment takes more than so many products
 
@@ -149,7 +150,8 @@ class BalancedKMeans(ClusterMixin, BaseEstimator):
             return X
         if isinstance(X, Tensor):
             X = X.detach().numpy()
-        return validate_data(self, X, reset=reset, dtype=[np.float64, np.float32, np.float16])
+        kinds = [np.float64, np.float32, np.float16]
+        return validate_data(self, X, reset=reset, dtype=kinds, ensure_all_finite=not reset)  # else Samples looks
 
     def _problem(self, n: int) -> Problem:
         k = self.n_clusters
@@ -229,14 +231,7 @@ class BalancedKMeans(ClusterMixin, BaseEstimator):
             labels = broadcast(everyone.to(samples.device), group)[samples.start : samples.start + samples.size]
         else:
             centers, prices, temperature, _ = min(found, key=lambda start: start[3])
-            rough = replace(problem, tol=10 * problem.tol)
-            for size in _LEVELS:  # most of the way on subsets: there a pass costs little
-                if n <= 3 * size:
-                    break
-                chosen = np.sort(rng.choice(n, size, replace=False))
-                middle = Samples(samples.everywhere(torch.from_numpy(chosen)), samples.device, None)
-                descent, _ = lloyd(middle, centers - middle.mean, prices, temperature, rough)
-                centers, prices = descent.distances.centers + middle.mean, descent.prices
+            centers, prices = _on_subsets(samples, centers, prices, temperature, problem, rng)
             centers, prices = broadcast(centers, group), broadcast(prices, group)
             descent, iterations = lloyd(samples, centers, prices, temperature, problem, on_iteration)
             sizes, self.n_iter_ = descent.settle(iterations, problem, on_iteration)
@@ -249,6 +244,21 @@ class BalancedKMeans(ClusterMixin, BaseEstimator):
         self.cluster_centers_ = (centers.cpu().double() + samples.mean.cpu().double()).to(kind).numpy()
         self.inertia_ = error
         return self
+
+
+def _on_subsets(
+    samples: Samples, centers: Tensor, prices: Tensor, temperature: float, problem: Problem, rng: np.random.RandomState
+) -> tuple[Tensor, Tensor]:
+    """Most of the way on random subsets, where a pass costs little: centres and prices after it."""
+    rough = replace(problem, tol=_ROUGH * problem.tol)
+    for size in _LEVELS:
+        if samples.total <= 3 * size:
+            break
+        chosen = np.sort(rng.choice(samples.total, size, replace=False))
+        middle = Samples(samples.everywhere(torch.from_numpy(chosen)), samples.device, None)
+        descent, _ = lloyd(middle, centers - middle.mean, prices, temperature, rough)
+        centers, prices = descent.distances.centers + middle.mean, descent.prices
+    return centers, prices
 
 
 def fit_distributed(
