@@ -20,7 +20,7 @@ from torch import Tensor
 from trainer.balanced_kmeans.descent import OnIteration, Problem, fit_exact, lloyd, repair
 from trainer.balanced_kmeans.distances import squared_distances
 from trainer.balanced_kmeans.samples import Samples, as_tensor, broadcast, inertia, means
-from trainer.balanced_kmeans.start import anneal, plus_plus
+from trainer.balanced_kmeans.start import CAREFUL, QUICK, Schedule, anneal, plus_plus
 from trainer.balanced_kmeans.workers import in_order, workers
 
 _EXACT_SAMPLES = 20_000  # up to here, and to this many distances, every assignment is exact
@@ -28,7 +28,7 @@ _EXACT_DISTANCES = 2**20
 _SUBSET_PER_CLUSTER = 64  # samples for the start of a large problem
 _LEVELS = (2**14, 2**16)  # samples that a far larger problem is solved on before all of them ...
 _ROUGH = 10  # ... to a tolerance so many times as large
-_STARTS = 3  # a small problem is solved so many times for each of n_init, and the best kept ...
+_STARTS = 3  # a small problem is begun with care, solved so many times for each of n_init, and the best kept ...
 _STARTS_WORK = 2**24  # ... where no assignment takes more than so many products
 
 
@@ -185,11 +185,11 @@ class BalancedKMeans(ClusterMixin, BaseEstimator):
                 device = torch.device("cuda", torch.cuda.current_device())  # type: ignore[unreachable] # stubs have no None
         return device
 
-    def _start(self, x: Tensor, mean: Tensor, rng: np.random.RandomState) -> Tensor:
+    def _start(self, x: Tensor, mean: Tensor, rng: np.random.RandomState, schedule: Schedule) -> Tensor:
         """(k, d) centres to begin with, centred like ``x`` (m, d)."""
         k = self.n_clusters
         if isinstance(self.init, str) and self.init == "k-means++":
-            return plus_plus(x, k, rng)
+            return plus_plus(x, k, rng, schedule)
         if isinstance(self.init, str) and self.init == "random":
             return x[torch.from_numpy(rng.choice(len(x), k, replace=False)).to(x.device)]
         if isinstance(self.init, str):
@@ -223,8 +223,9 @@ class BalancedKMeans(ClusterMixin, BaseEstimator):
         low, high = problem.soft_bounds(len(x), x)
         cheap = exact and x.numel() * k <= _STARTS_WORK
         starts = self.n_init * (_STARTS if cheap else 1) if isinstance(self.init, str) else 1
-        begun = [self._start(x, samples.mean, rng) for _ in range(starts)]
-        found = list(in_order(lambda centers: anneal(x, centers, low, high), begun))
+        schedule = CAREFUL if cheap else QUICK
+        begun = [self._start(x, samples.mean, rng, schedule) for _ in range(starts)]
+        found = list(in_order(lambda centers: anneal(x, centers, low, high, schedule), begun))
         if exact:
             solved = [fit_exact(x, *start[:3], problem, on_iteration) for start in found]
             everyone, centers, error, self.n_iter_ = min(solved, key=lambda result: result[2])
