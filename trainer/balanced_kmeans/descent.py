@@ -31,7 +31,7 @@ _SETTLE_PASSES = 16  # passes over all samples with fixed centres before the rep
 _SETTLED, _SETTLED_SAMPLES = 5e-3, 256  # share of the samples that is left to the repair, and how many, at most
 _RIDGE = 256.0  # prices without soft samples move no further than this many temperatures, at a caution of 1
 _CAUTION, _SETTLE_CAUTION, _MOST_CAUTION = 0.3, 0.1, 1e4  # least while centres move, least at the end, largest
-_REPAIR_ROWS = 2**14  # samples offered to the repair at first, about
+_REPAIR_ROWS, _REPAIR_SHARE = 2**14, 16  # samples offered to the repair at first, about, or one in so many if more
 
 
 @dataclass
@@ -236,15 +236,18 @@ def _offer(distances: Distances, prices: Tensor, labels: Tensor, rows: int) -> t
 
     for _ in distances.of_spans(lost):
         pass
-    order = torch.argsort(loss, stable=True)
-    order = order[torch.argsort(labels[order], stable=True)]  # by cluster, then by loss
-    counts = torch.bincount(labels, minlength=k)
-    first = counts.cumsum(0) - counts
-    each = max(8, rows // max(1, int((counts > 0).sum())))
-    chosen = order[torch.arange(samples.size, device=samples.device) - first[labels[order]] < each]
-    reach = torch.full((k,), torch.inf, dtype=torch.float64, device=samples.device)
-    more = counts > each  # those left out lose no less than the last one chosen
-    reach[more] = loss[order[first[more] + each - 1]]
+    lost_by = loss.cpu().numpy()
+    of_cluster = labels.cpu().numpy().astype(np.min_scalar_type(k))  # a short type is sorted in a tenth of the time
+    counts = np.bincount(of_cluster, minlength=k)
+    members = np.split(np.argsort(of_cluster, kind="stable"), counts.cumsum()[:-1])
+    each = max(8, rows // max(1, np.count_nonzero(counts)))
+    reach = np.full(k, np.inf)
+    for cluster, positions in enumerate(members):
+        if len(positions) > each:
+            members[cluster] = positions = np.sort(positions[lost_by[positions].argpartition(each - 1)[:each]])
+            reach[cluster] = lost_by[positions].max()  # those left out lose no less
+    chosen = torch.from_numpy(np.concatenate(members)).to(labels.device)
+    reach = torch.from_numpy(reach).to(prices)
     limit = (all_reduce(reach, samples.group, dist.ReduceOp.MIN) + prices)[:, None] - prices
     return chosen, distances.at(chosen), limit.cpu().numpy()
 
@@ -257,7 +260,7 @@ def repair(distances: Distances, prices: Tensor, labels: Tensor, sizes: Tensor, 
     samples, counts = distances.samples, sizes.long().cpu().numpy()
     support = prices.cpu().numpy()
     wanted = desired_sizes(support, counts, problem.low, problem.high, samples.total)
-    offered = _REPAIR_ROWS
+    offered = max(_REPAIR_ROWS, samples.size // _REPAIR_SHARE)
     while (counts != wanted).any():
         chosen, cost, limit = _offer(distances, torch.from_numpy(support).to(prices), labels, offered)
         table, own = gathered(cost.double(), samples.group)
