@@ -31,7 +31,10 @@ _SETTLE_PASSES = 16  # passes over all samples with fixed centres before the rep
 _SETTLED, _SETTLED_SAMPLES = 5e-3, 256  # share of the samples that is left to the repair, and how many, at most
 _RIDGE = 256.0  # prices without soft samples move no further than this many temperatures, at a caution of 1
 _CAUTION, _SETTLE_CAUTION, _MOST_CAUTION = 0.3, 0.1, 1e4  # least while centres move, least at the end, largest
-_REPAIR_ROWS, _REPAIR_SHARE = 2**14, 16  # samples offered to the repair at first, about, or one in so many if more
+_LEVELS = (2**14, 2**16, 2**18)  # samples that a far larger problem is solved on before all of them ...
+_ROUGH = 10  # ... to a tolerance so many times as large
+_REPAIR_ROWS, _REPAIR_SHARE = 2**14, 16  # samples offered to the repair at first, about, or one in so many if more ...
+_REPAIR_ROOM = 2**26  # ... but at most so many distances, of all processes together
 
 
 @dataclass
@@ -174,6 +177,21 @@ def lloyd(
     return descent, iteration
 
 
+def on_subsets(
+    samples: Samples, centers: Tensor, prices: Tensor, temperature: float, problem: Problem, rng: np.random.RandomState
+) -> tuple[Tensor, Tensor]:
+    """Most of the way on random subsets, where a pass costs little: centres and prices after it."""
+    rough = replace(problem, tol=_ROUGH * problem.tol)
+    for size in _LEVELS:
+        if samples.total <= 3 * size:
+            break
+        chosen = np.sort(rng.choice(samples.total, size, replace=False))
+        middle = Samples(samples.everywhere(torch.from_numpy(chosen)), samples.device, None)
+        descent, _ = lloyd(middle, centers - middle.mean, prices, temperature, rough)
+        centers, prices = descent.distances.centers + middle.mean, descent.prices
+    return centers, prices
+
+
 def fit_exact(
     x: Tensor,
     centers: Tensor,
@@ -260,7 +278,8 @@ def repair(distances: Distances, prices: Tensor, labels: Tensor, sizes: Tensor, 
     samples, counts = distances.samples, sizes.long().cpu().numpy()
     support = prices.cpu().numpy()
     wanted = desired_sizes(support, counts, problem.low, problem.high, samples.total)
-    offered = max(_REPAIR_ROWS, samples.size // _REPAIR_SHARE)
+    ranks = 1 if samples.group is None else dist.get_world_size(samples.group)
+    offered = max(_REPAIR_ROWS, min(samples.size // _REPAIR_SHARE, _REPAIR_ROOM // (len(counts) * ranks)))
     while (counts != wanted).any():
         chosen, cost, limit = _offer(distances, torch.from_numpy(support).to(prices), labels, offered)
         table, own = gathered(cost.double(), samples.group)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trainer.balanced_kmeans.samples import Result, Samples, all_reduce
-from trainer.balanced_kmeans.workers import blocks, in_order, side_by_side, spans
+from trainer.balanced_kmeans.workers import blocks, even_blocks, in_order, side_by_side, spans
 
 _ROOM = 2**29  # bytes of distances that a process keeps
 _WARMER = (1.0, 8.0, 64.0)  # multiples of the temperature at which the curvature is measured
@@ -33,12 +33,13 @@ class Found(NamedTuple):
 def squared_distances(x: Tensor, centers: Tensor, norms: Tensor | None = None) -> Tensor:
     """(n, k) between samples (n, d), whose squared norms (n, 1) may be given, and centres (k, d)."""
     norms = x.square().sum(1, keepdim=True) if norms is None else norms
+    parts = even_blocks(len(x)) if x.device.type == "cpu" else [slice(0, len(x))]
     own, out = centers.square().sum(1), x.new_empty(len(x), len(centers))
 
     def measure(part: slice) -> None:
         torch.addmm(own, x[part], centers.T, alpha=-2, out=out[part]).add_(norms[part])
 
-    side_by_side(measure, spans(len(x), x.device))
+    side_by_side(measure, parts)
     return out
 
 
@@ -125,7 +126,7 @@ class Distances:
             torch.gather(paid, 1, label[:, None], out=least[part])
             few = slice((first - part.start) % self.sparse, None, self.sparse)
             begin, end = (-(-(place - first) // self.sparse) for place in (part.start, part.stop))
-            torch.sub(paid[few], least[part][few], out=extra[max(begin, 0) : max(end, 0)])
+            torch.sub(paid[few], least[part][few], out=extra[begin:end])
 
         for _ in self.of_spans(cheapest):
             pass

@@ -7,8 +7,6 @@ only sums, counts, prices, the subset for the start and the few samples to repai
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -17,7 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from trainer.balanced_kmeans.descent import OnIteration, Problem, fit_exact, lloyd, repair
+from trainer.balanced_kmeans.descent import OnIteration, Problem, fit_exact, lloyd, on_subsets, repair
 from trainer.balanced_kmeans.distances import squared_distances
 from trainer.balanced_kmeans.samples import Samples, as_tensor, broadcast, inertia, means
 from trainer.balanced_kmeans.start import CAREFUL, QUICK, Schedule, anneal, plus_plus
@@ -26,8 +24,6 @@ from trainer.balanced_kmeans.workers import in_order, workers
 _EXACT_SAMPLES = 20_000  # up to here, and to this many distances, every assignment is exact
 _EXACT_DISTANCES = 2**20
 _SUBSET_PER_CLUSTER = 64  # samples for the start of a large problem
-_LEVELS = (2**14, 2**16, 2**18)  # samples that a far larger problem is solved on before all of them ...
-_ROUGH = 10  # ... to a tolerance so many times as large
 _STARTS = 3  # a small problem is begun with care, solved so many times for each of n_init, and the best kept ...
 _STARTS_WORK = 2**24  # ... where no assignment takes more than so many products
 
@@ -147,7 +143,7 @@ class BalancedKMeans(ClusterMixin, BaseEstimator):
                 self.n_features_in_ = X.shape[1]
             elif X.shape[1] != self.n_features_in_:
                 raise ValueError(f"X has {X.shape[1]} features, but {self.n_features_in_} were seen by fit")
-            return X
+            return X.detach()
         if isinstance(X, Tensor):
             X = X.detach().numpy()
         kinds = [np.float64, np.float32, np.float16]
@@ -205,7 +201,11 @@ class BalancedKMeans(ClusterMixin, BaseEstimator):
         self, X: np.ndarray | Tensor, group: dist.ProcessGroup | None, on_iteration: OnIteration | None = None
     ) -> BalancedKMeans:
         device = self._device()
-        with workers(torch.get_num_threads() if device.type == "cpu" else 1):
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            workers(torch.get_num_threads() if device.type == "cpu" else 1),
+        ):
             return self._solve(Samples(X, device, group), on_iteration)
 
     def _solve(self, samples: Samples, on_iteration: OnIteration | None) -> BalancedKMeans:
@@ -224,15 +224,19 @@ class BalancedKMeans(ClusterMixin, BaseEstimator):
         cheap = exact and x.numel() * k <= _STARTS_WORK
         starts = self.n_init * (_STARTS if cheap else 1) if isinstance(self.init, str) else 1
         schedule = CAREFUL if cheap else QUICK
-        begun = [self._start(x, samples.mean, rng, schedule) for _ in range(starts)]
-        found = list(in_order(lambda centers: anneal(x, centers, low, high, schedule), begun))
+        with workers(
+            torch.get_num_threads() if x.device.type == "cpu" else 1
+        ):  # of a small problem, on a GPU's host too
+            begun = [self._start(x, samples.mean, rng, schedule) for _ in range(starts)]
+            found = list(in_order(lambda centers: anneal(x, centers, low, high, schedule), begun))
+            if exact:
+                solved = [fit_exact(x, *start[:3], problem, on_iteration) for start in found]
         if exact:
-            solved = [fit_exact(x, *start[:3], problem, on_iteration) for start in found]
             everyone, centers, error, self.n_iter_ = min(solved, key=lambda result: result[2])
             labels = broadcast(everyone.to(samples.device), group)[samples.start : samples.start + samples.size]
         else:
             centers, prices, temperature, _ = min(found, key=lambda start: start[3])
-            centers, prices = _on_subsets(samples, centers, prices, temperature, problem, rng)
+            centers, prices = on_subsets(samples, centers, prices, temperature, problem, rng)
             centers, prices = broadcast(centers, group), broadcast(prices, group)
             descent, iterations = lloyd(samples, centers, prices, temperature, problem, on_iteration)
             sizes, self.n_iter_ = descent.settle(iterations, problem, on_iteration)
@@ -245,21 +249,6 @@ class BalancedKMeans(ClusterMixin, BaseEstimator):
         self.cluster_centers_ = (centers.cpu().double() + samples.mean.cpu().double()).to(kind).numpy()
         self.inertia_ = error
         return self
-
-
-def _on_subsets(
-    samples: Samples, centers: Tensor, prices: Tensor, temperature: float, problem: Problem, rng: np.random.RandomState
-) -> tuple[Tensor, Tensor]:
-    """Most of the way on random subsets, where a pass costs little: centres and prices after it."""
-    rough = replace(problem, tol=_ROUGH * problem.tol)
-    for size in _LEVELS:
-        if samples.total <= 3 * size:
-            break
-        chosen = np.sort(rng.choice(samples.total, size, replace=False))
-        middle = Samples(samples.everywhere(torch.from_numpy(chosen)), samples.device, None)
-        descent, _ = lloyd(middle, centers - middle.mean, prices, temperature, rough)
-        centers, prices = descent.distances.centers + middle.mean, descent.prices
-    return centers, prices
 
 
 def fit_distributed(

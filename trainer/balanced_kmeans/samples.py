@@ -101,9 +101,10 @@ class Samples:
         moment = torch.zeros(self.features, dtype=torch.float64, device=device)
         for one in self.of_blocks(lambda _, x: x.double().sum(0)):
             moment += one
+        moment = all_reduce(moment, group)
         if not bool(moment.isfinite().all()):  # the sum says it in a fraction of the time that a look at each one takes
-            assert_all_finite(self.data.cpu().numpy(), input_name="X")
-        self.mean = (all_reduce(moment, group) / self.total).to(self.dtype)
+            self._refuse_not_finite()
+        self.mean = (moment / self.total).to(self.dtype)
         scatter = torch.zeros((), dtype=torch.float64, device=device)
         kept = None
         if self.data.numel() * self.dtype.itemsize <= _ROOM:
@@ -119,6 +120,13 @@ class Samples:
         if kept is not None:
             self.data, self._is_centred = kept, True
         self.scatter = float(all_reduce(scatter, group))
+
+    def _refuse_not_finite(self) -> None:
+        finite = bool(self.data.isfinite().all())
+        if bool(all_reduce(torch.tensor(float(not finite), device=self.device), self.group)):
+            if not finite:
+                assert_all_finite(self.data.cpu().numpy(), input_name="X")
+            raise ValueError("X of another process contains NaN or infinity.")
 
     def take(self, index: slice | Tensor) -> Tensor:
         """(b, d) centred samples of these positions; read only."""

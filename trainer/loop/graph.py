@@ -42,7 +42,7 @@ class RecordedPass:
     def __init__(self, parameters: Iterable[nn.Parameter], can_record: bool):
         self._parameters, self.can_record = list(parameters), can_record
         self._shapes: dict[str, tuple] = {}
-        self._passes = 0
+        self._passes, self._looked_at = 0, False
         self._forget()
 
     def __call__(self, run: Callable[[Batch], Batch], batch: Batch) -> Batch:
@@ -54,10 +54,11 @@ class RecordedPass:
             return run(batch)
         shapes = {name: (values.shape, values.dtype) for name, values in batch.items()}
         if shapes != self._shapes:
-            self._shapes, self._passes = shapes, 0
+            self._shapes, self._passes, self._looked_at = shapes, 0, False
             self._forget()
         self._passes += 1
-        if self._passes == WARM_UP:
+        if self._passes == WARM_UP and not self._looked_at:
+            self._looked_at = True
             with _waits_noticed() as found:
                 out = run(batch)
             if found:
@@ -78,6 +79,7 @@ class RecordedPass:
             self._set_gradients([None] * len(self._parameters))
             self._forget()
             self._passes = WARM_UP - 1
+            torch.cuda.empty_cache()
 
     def _forget(self) -> None:
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -100,9 +102,12 @@ class RecordedPass:
             ):
                 out = run(own)
         except RuntimeError as error:
+            cause = error.__context__ or error  # the end of a recording that had failed says no more than that
+            if not isinstance(cause, Exception):
+                raise
             self._set_gradients([None] * len(self._parameters))
             generator.graphsafe_set_state(state.clone_state())  # the old one may take itself for part of a recording
-            self._stop_recording(_first_cause(error))
+            self._stop_recording(next(iter(str(cause).splitlines()), type(cause).__name__))
             return
         free, total = torch.cuda.mem_get_info()
         if free < _ROOM * total:
@@ -137,9 +142,3 @@ def _waits_noticed() -> Iterator[list[str]]:
         finally:
             torch.cuda.set_sync_debug_mode(before)
     found += [f"{one.filename}:{one.lineno}" for one in caught if "synchronizing CUDA operation" in str(one.message)]
-
-
-def _first_cause(error: BaseException) -> str:
-    while error.__context__ is not None:
-        error = error.__context__
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -34,7 +34,7 @@ def _one_thread():
 def _always_large(monkeypatch):
     """Small problems take the way of large ones, the very large ones' middle subset included."""
     monkeypatch.setattr(estimator, "_EXACT_SAMPLES", 0)
-    monkeypatch.setattr(estimator, "_LEVELS", (300, 600))
+    monkeypatch.setattr(descent, "_LEVELS", (300, 600))
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_streamed_error_is_that_of_exact_fits(monkeypatch):
     X = _features(4000)
     exact = np.mean([BalancedKMeans(20, random_state=seed).fit(X).inertia_ for seed in range(3)])
     monkeypatch.setattr(estimator, "_EXACT_SAMPLES", 0)
-    monkeypatch.setattr(estimator, "_LEVELS", (500, 1000))
+    monkeypatch.setattr(descent, "_LEVELS", (500, 1000))
     streamed = np.mean([BalancedKMeans(20, random_state=seed).fit(X).inertia_ for seed in range(3)])
     assert streamed <= 1.02 * exact
 
@@ -258,16 +258,16 @@ def _fit_shares(rank: int, port: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=3)
     groups = {world: dist.new_group(list(range(world))) for world in (1, 2, 3)}
     X = _features(5003)
-    exact_samples = estimator._EXACT_SAMPLES
     for mode in ("exact", "streamed"):
-        estimator._EXACT_SAMPLES = exact_samples if mode == "exact" else 0
-        estimator._LEVELS = (500, 1000)
+        estimator._EXACT_SAMPLES = 20_000 if mode == "exact" else 0
+        descent._LEVELS = (500, 1000)
         for world, ends in ((1, [5003]), (2, [1200, 5003]), (3, [1200, 1200, 5003])):
             if rank < world:
-                share = X[ends[rank - 1] if rank else 0 : ends[rank]]
                 model = BalancedKMeans(12, random_state=0 if rank == 0 else 99, device="cpu")
-                fit_distributed(model, share, groups[world])
+                fit_distributed(model, X[ends[rank - 1] if rank else 0 : ends[rank]], groups[world])
                 np.savez(Path(folder) / f"{mode}_{world}_{rank}.npz", labels=model.labels_, inertia=model.inertia_)
+    with pytest.raises(ValueError, match="NaN"):  # every process hears of the one's
+        fit_distributed(BalancedKMeans(12, device="cpu"), X[:99] * np.float32(np.nan if rank == 0 else 1))
     dist.barrier()
     dist.destroy_process_group()
 
@@ -276,7 +276,7 @@ def test_number_of_processes_does_not_change_the_result(tmp_path, monkeypatch):
     X = _features(5003)
     alone = {"exact": BalancedKMeans(12, random_state=0, device="cpu").fit(X)}
     monkeypatch.setattr(estimator, "_EXACT_SAMPLES", 0)
-    monkeypatch.setattr(estimator, "_LEVELS", (500, 1000))
+    monkeypatch.setattr(descent, "_LEVELS", (500, 1000))
     alone["streamed"] = BalancedKMeans(12, random_state=0, device="cpu").fit(X)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
