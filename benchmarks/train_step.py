@@ -67,7 +67,7 @@ def main() -> None:
         precision = choose_precision(options.precision, device)
         ways = {"the original's": original, f"this code, {precision}": ours}
         rows = in_turn(ways, options.rounds, device, 10 if device.type == "cuda" else 1)
-        trainer.both_passes.can_record = False  # what is replayed is not counted
+        trainer.recorded_pass.can_record = False  # what is replayed is not counted
         with FlopCounterMode(display=False) as counter:
             ours()
     operations = counter.get_total_flops()

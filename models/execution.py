@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.timm_trunk import TimmTrunk
 from utils.distributed import gather
-from utils.errors import NotFiniteError
+from utils.errors import NotFiniteError, first_line
 from utils.logger import log
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -113,7 +113,7 @@ def compile_forward(module: nn.Module) -> None:
         try:
             compiled_graph = compile_graph(graph, inputs)
         except Exception as error:  # of whatever the compiler calls: the warning says it
-            own = _first_line(error)
+            own = first_line(error)
         failure = _first_failure(own)
         if compiled_graph is None or failure is not None:
             raise RuntimeError(failure)
@@ -125,7 +125,7 @@ def compile_forward(module: nn.Module) -> None:
         try:
             return compiled(*args, **kwargs)
         except TorchDynamoException as error:
-            reason = failure or _first_failure(_first_line(error))
+            reason = failure or _first_failure(first_line(error))
             log.warning(f"trainer.compile: compiling failed, going on without ({reason})")
             module.forward = plain
             return plain(*args, **kwargs)
@@ -148,7 +148,3 @@ def compile_graph(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
 def _first_failure(own: str | None) -> str | None:
     """What the first process says that failed, None where none did; ``own`` is this one's. All must call it."""
     return next((failure for failure in gather(own) if failure is not None), None)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from models.batch_norm import BatchNorm2d, BatchNormAct2d
 from models.deeplab import upsample
-from utils.errors import UsageError
+from utils.errors import UsageError, first_line
 
 PREFIX = "timm/"
 LOW_LEVEL_STRIDE, TOP_STRIDE = 4, 16
@@ -226,10 +226,9 @@ def _create(trunk: str, **settings: Any) -> Any:
     try:
         return timm.create_model(name, **settings)
     except Exception as error:  # whatever timm and its client of the weights' server raise
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         of_weights = 'Set "pretrained" to a file of its weights, or to false.'
         advice = of_weights if settings.get("pretrained") else "Take another model."
-        raise UsageError(f"model.trunk {trunk}: timm cannot make it ({reason}). {advice}") from error
+        raise UsageError(f"model.trunk {trunk}: timm cannot make it ({first_line(error)}). {advice}") from error
 
 
 def _chain(features: Any, full: Any) -> list[tuple[str, nn.Module, bool]]:

@@ -44,7 +44,7 @@ def test_recorded_iterations_are_the_plain_ones(tiny_configs, settings):
     _, plain = train(tiny_configs[1], *settings, "experim_name=plain", "trainer.cuda_graph=false")
     for key, values in plain.items():
         assert recorded[key].equal(values), key
-    assert trainer.both_passes.can_record == ON_GPU
+    assert trainer.recorded_pass.can_record == ON_GPU
 
 
 def test_pass_that_cannot_be_recorded_runs_as_it_is(tiny_configs, monkeypatch):

@@ -35,6 +35,11 @@ def some(items: Sequence, most: int = 5, separator: str = ", ") -> str:
     return shown + (f" and {len(items) - most:,} more" if len(items) > most else "")
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of somebody else's code says, as far as a message of ours can hold it; its type if it is silent."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class NotWrittenError(UsageError):
     """A file cannot be written: the disk is full, or the folder not to be written to."""
 

@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from utils.errors import first_line
+
 _FORMATS = ("JPEG", "PNG")  # nothing else is tried: some decoders run programs
 _MASK_MODES = ("L", "P")
 
@@ -134,7 +136,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadFile(f"refused: more than {Image.MAX_IMAGE_PIXELS:,} pixels (decompression bomb)") from None
     except Exception as error:  # a damaged file makes a decoder raise nearly anything
-        raise BadFile(f"unreadable ({_first_line(error)})") from None
+        raise BadFile(f"unreadable ({first_line(error)[:120]})") from None
 
 
 def _check_sums(path: Path) -> None:
@@ -146,7 +148,3 @@ def _check_sums(path: Path) -> None:
 
 def _by(size: tuple[int, ...]) -> str:
     return " x ".join(str(length) for length in reversed(size))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]

@@ -252,8 +252,7 @@ def _offer(distances: Distances, prices: Tensor, labels: Tensor, rows: int) -> t
         stay = paid.gather(1, own)
         loss[part] = (paid.scatter_(1, own, torch.inf).amin(1, keepdim=True) - stay)[:, 0]
 
-    for _ in distances.of_spans(lost):
-        pass
+    distances.over_all(lost)
     lost_by = loss.cpu().numpy()
     of_cluster = labels.cpu().numpy().astype(np.min_scalar_type(k))  # a short type is sorted in a tenth of the time
     counts = np.bincount(of_cluster, minlength=k)
@@ -278,8 +277,8 @@ def repair(distances: Distances, prices: Tensor, labels: Tensor, sizes: Tensor, 
     samples, counts = distances.samples, sizes.long().cpu().numpy()
     support = prices.cpu().numpy()
     wanted = desired_sizes(support, counts, problem.low, problem.high, samples.total)
-    ranks = 1 if samples.group is None else dist.get_world_size(samples.group)
-    offered = max(_REPAIR_ROWS, min(samples.size // _REPAIR_SHARE, _REPAIR_ROOM // (len(counts) * ranks)))
+    share = min(1 / _REPAIR_SHARE, _REPAIR_ROOM / (len(counts) * samples.total))
+    offered = max(_REPAIR_ROWS, int(samples.size * share))
     while (counts != wanted).any():
         chosen, cost, limit = _offer(distances, torch.from_numpy(support).to(prices), labels, offered)
         table, own = gathered(cost.double(), samples.group)

@@ -5,13 +5,13 @@ Centres move seldom, prices often: distances are kept between the passes where t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from trainer.balanced_kmeans.samples import Result, Samples, all_reduce
+from trainer.balanced_kmeans.samples import Samples, all_reduce
 from trainer.balanced_kmeans.workers import blocks, even_blocks, in_order, side_by_side, spans
 
 _ROOM = 2**29  # bytes of distances that a process keeps
@@ -83,20 +83,21 @@ class Distances:
         self.centers, self._stale = centers, True
         self._norms, self._factor = centers.square().sum(1), -2 * centers.T
 
-    def of_spans(self, work: Callable[[slice, Tensor], Result]) -> Iterator[Result]:
-        """``work`` of positions and (b, k) distances, which it only reads, of all samples here, in their order."""
+    def over_all(self, work: Callable[[slice, Tensor], None]) -> None:
+        """``work`` of positions and (b, k) distances, which it only reads, of all samples here, for what it writes."""
 
-        def measured(part: slice) -> Result:
+        def measured(part: slice) -> None:
             if self.kept is None:
-                return work(part, self._measured(self.samples.take(part)))
+                work(part, self._measured(self.samples.take(part)))
+                return
             if self._stale:
                 self._measured(self.samples.take(part), out=self.kept[part])
-            return work(part, self.kept[part])
+            work(part, self.kept[part])
 
         samples, known = self.samples, self.kept is not None and not self._stale
         quick = known and samples.device.type == "cpu"  # else memory matters, and every block is work enough
         parts = spans(samples.size, samples.device) if quick else blocks(samples.size, samples.rows)
-        yield from in_order(measured, parts)
+        side_by_side(measured, parts)
         self._stale = False
 
     def at(self, positions: Tensor) -> Tensor:
@@ -128,8 +129,7 @@ class Distances:
             begin, end = (-(-(place - first) // self.sparse) for place in (part.start, part.stop))
             torch.sub(paid[few], least[part][few], out=extra[begin:end])
 
-        for _ in self.of_spans(cheapest):
-            pass
+        self.over_all(cheapest)
         value = samples.added_up(least)
         counts = torch.bincount(labels, minlength=k).double()
         counts, value = all_reduce(torch.cat([counts, value]), samples.group).split([k, 1])

@@ -37,16 +37,23 @@ def broadcast(tensor: Tensor, group: dist.ProcessGroup | None) -> Tensor:
     return tensor
 
 
+def place(n: int, device: torch.device, group: dist.ProcessGroup | None) -> tuple[int, int]:
+    """Where this process has n of something: how many the processes before it have, and all together."""
+    if group is None:
+        return 0, n
+    counts = torch.zeros(dist.get_world_size(group), dtype=torch.int64, device=device)
+    counts[dist.get_rank(group)] = n
+    ends = all_reduce(counts, group).cumsum(0).tolist()
+    return ends[dist.get_rank(group)] - n, ends[-1]
+
+
 def gathered(rows: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, slice]:
     """The rows of all processes, one process after the other, and where this one's are among them."""
+    start, total = place(len(rows), rows.device, group)
+    own = slice(start, start + len(rows))
     if group is None:
-        return rows, slice(0, len(rows))
-    counts = torch.zeros(dist.get_world_size(group), dtype=torch.int64, device=rows.device)
-    rank = dist.get_rank(group)
-    counts[rank] = len(rows)
-    ends = all_reduce(counts, group).cumsum(0).tolist()
-    own = slice(ends[rank] - len(rows), ends[rank])
-    everyone = rows.new_zeros(ends[-1], *rows.shape[1:])
+        return rows, own
+    everyone = rows.new_zeros(total, *rows.shape[1:])
     everyone[own] = rows
     return all_reduce(everyone, group), own
 
@@ -92,11 +99,7 @@ class Samples:
             if self.data.numel() * self.data.element_size() < free // 2:
                 self.data = self.data.to(device)
         self.rows = BLOCK if device.type == "cpu" else max(4096, 2**26 // self.features)
-        sizes = torch.zeros(1 if group is None else dist.get_world_size(group), dtype=torch.int64, device=device)
-        rank = 0 if group is None else dist.get_rank(group)
-        sizes[rank] = self.size
-        all_reduce(sizes, group)
-        self.start, self.total = int(sizes[:rank].sum()), int(sizes.sum())
+        self.start, self.total = place(self.size, device, group)
         self.mean = torch.zeros(self.features, dtype=self.dtype, device=device)
         moment = torch.zeros(self.features, dtype=torch.float64, device=device)
         for one in self.of_blocks(lambda _, x: x.double().sum(0)):

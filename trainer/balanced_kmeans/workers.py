@@ -58,7 +58,7 @@ def workers(threads: int) -> Iterator[None]:
 def in_order(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     """``work`` of every item, in the order of the items.
 
-    One after the other outside of :func:`workers`, and within another one's ``work``.
+    One after the other outside of :func:`workers`, and within the work of one of several items.
     """
     found = _workers.get()
     if found is None or len(items) == 1:

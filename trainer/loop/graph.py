@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from utils.config import Config
+from utils.errors import first_line
 from utils.logger import log
 
 Batch = dict[str, Tensor]
@@ -70,18 +71,21 @@ class RecordedPass:
             return run(batch)
         torch._foreach_copy_(list(self._batch.values()), [batch[name] for name in self._batch])
         self._graph.replay()
-        self._set_gradients(self._gradients)
+        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
+            parameter.grad = gradient
         return dict(self._out)
 
     def give_up(self) -> None:
         """Before other work on the GPU: leave it the memory. A plain pass, then a recording anew come next."""
         if self._graph is not None:
-            self._set_gradients([None] * len(self._parameters))
             self._forget()
             self._passes = WARM_UP - 1
             torch.cuda.empty_cache()
 
     def _forget(self) -> None:
+        """The recording, where there is one, and the gradients, whose memory is its."""
+        for parameter in self._parameters:
+            parameter.grad = None
         self._graph: torch.cuda.CUDAGraph | None = None
         self._batch: Batch = {}
         self._out: Batch = {}
@@ -105,13 +109,13 @@ class RecordedPass:
             cause = error.__context__ or error  # the end of a recording that had failed says no more than that
             if not isinstance(cause, Exception):
                 raise
-            self._set_gradients([None] * len(self._parameters))
+            self._forget()
             generator.graphsafe_set_state(state.clone_state())  # the old one may take itself for part of a recording
-            self._stop_recording(next(iter(str(cause).splitlines()), type(cause).__name__))
+            self._stop_recording(first_line(cause))
             return
         free, total = torch.cuda.mem_get_info()
         if free < _ROOM * total:
-            self._set_gradients([None] * len(self._parameters))
+            self._forget()
             self._stop_recording("it would leave less than a tenth of the GPU's memory to all else")
             return
         self._graph, self._batch, self._out = graph, own, out
@@ -120,10 +124,6 @@ class RecordedPass:
     def _stop_recording(self, reason: str) -> None:
         log.warning(f"trainer.cuda_graph: the iteration is not recorded, going on without ({reason})")
         self.can_record = False
-
-    def _set_gradients(self, gradients: list[Tensor | None]) -> None:
-        for parameter, gradient in zip(self._parameters, gradients, strict=True):
-            parameter.grad = gradient
 
 
 @contextmanager

@@ -75,7 +75,7 @@ class Trainer:
         if config.trainer.compile:
             compile_forward(step)
         self.step = distribute(step, device)
-        self.both_passes = RecordedPass(self.network.parameters(), can_be_recorded(config, device))
+        self.recorded_pass = RecordedPass(self.network.parameters(), can_be_recorded(config, device))
 
         self.batches = TrainingBatches(
             config,
@@ -164,7 +164,7 @@ class Trainer:
         begin_iteration(self.optimizer, self.schedule, self.config.random_seed, self.iteration)
         self.guard.before_forward()
         with tuned_convolutions():
-            out = self.both_passes(self._both_passes, batch)
+            out = self.recorded_pass(self._forward_and_backward, batch)
         self.scaler.unscale_(self.optimizer)
         good = self.guard.step(out["total"], self.iteration, self.batches.ids)
         self.scaler.update()
@@ -173,7 +173,7 @@ class Trainer:
         self.tally.update(out, batch["y"], good, self.batches.hidden_target)
         return out
 
-    def _both_passes(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _forward_and_backward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return forward_and_backward(self.step, batch, self.config.trainer.accumulate, self.autocast, self.scaler)
 
     def _log_scalars(self, bar: tqdm) -> None:
@@ -197,7 +197,7 @@ class Trainer:
     def _evaluate(self) -> Scores:
         """Scores on the validation images; the board keeps what is predicted of those that are shown."""
         self.board.scenes.clear()
-        self.both_passes.give_up()
+        self.recorded_pass.give_up()
         result = evaluate(
             Protocol(self.evaluated, self.device, self.config),
             self.validation,

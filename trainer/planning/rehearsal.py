@@ -168,7 +168,7 @@ def _seconds_per_iteration(trainer: Trainer) -> tuple[float, int]:
     first = _now(trainer.device) - started
     if any_process([first > TIMED_SECONDS])[0]:  # so slow that starting up does not matter
         return first, 1
-    for batch in islice(batches, WARM_UP if trainer.both_passes.can_record else 0):
+    for batch in islice(batches, WARM_UP if trainer.recorded_pass.can_record else 0):
         trainer._iterate(batch)
     started, timed, seconds, long = _now(trainer.device), 0, 0.0, False
     while timed < TIMED_ITERATIONS and not long and (batch := next(batches, None)) is not None:
@@ -184,7 +184,7 @@ def _seconds_per_validation_image(rehearsal: Rehearsal, trainer: Trainer) -> flo
     settings = config.val_loader.model_copy(update={"num_workers": 0})
     config = config.model_copy(update={"val_loader": settings})
     loader = whole_image_loader(config, data, data.validation[:VALIDATED_IMAGES], rehearsal.device)
-    trainer.both_passes.give_up()
+    trainer.recorded_pass.give_up()
     started = _now(rehearsal.device)
     evaluate(Protocol(trainer.network, rehearsal.device, config), loader, len(data.classes), rehearsal.device)
     return (_now(rehearsal.device) - started) / min(VALIDATED_IMAGES, len(data.validation))

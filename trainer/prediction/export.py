@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from models import Segmentor, build_network
 from models.architecture import infer_architecture
 from trainer.prediction.whole_image import prepare
-from utils.errors import UsageError
+from utils.errors import UsageError, first_line
 from utils.files import write_whole
 from utils.logger import log
 
@@ -67,7 +67,7 @@ def export_network(network: Segmentor, classes: tuple[str, ...], format: str, ou
     except Exception as error:  # exporters raise what they like over operations that they do not know
         if network.trunk is None or isinstance(error, UsageError):
             raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = first_line(error)[:200]
         other = next(name for name in FORMATS if name != format)
         raise UsageError(f"{network.trunk} cannot be exported as {format} ({reason}). Try --export {other}.") from error
     if exported is None:
